@@ -1,0 +1,157 @@
+"""The run configuration: one frozen tree, read from YAML and flags, with a fingerprint of what changes results."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from goat_ray.errors import ConfigError
+
+METHOD_VERSION = 1
+"""Raised whenever the code changes what a run with the same settings produces."""
+
+Decode = Literal["majority", "argmax", "regions"]
+Blending = Literal["exact", "nnunet"]
+
+
+class Settings(BaseModel):
+    """Base of every configuration model: immutable, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class PostprocessConfig(Settings):
+    """Parameters of the postprocessing rules; the defaults are the winning method's."""
+
+    method: Literal["adaptive", "fixed", "none"] = Field(
+        "adaptive", description="ratio-adaptive rule, fixed sizes, or leave labels alone"
+    )
+    et_ratio: float = Field(0.0005, ge=0, description="ET threshold as a share of the mean WT component")
+    et_max: float = Field(100, ge=0, description="upper bound of the ET threshold")
+    wt_ratio: float = Field(0.005, ge=0, description="WT threshold as a share of the mean WT component")
+    wt_min: float = Field(10, ge=0, description="lower bound of the WT threshold")
+    wt_max: float = Field(250, ge=0, description="upper bound of the WT threshold")
+    min_average: float = Field(10, ge=0, description="smallest component that enters the mean")
+    fixed_wt: float = Field(250, ge=0, description="smallest WT component that `fixed` keeps")
+    fixed_tc: float = Field(150, ge=0, description="smallest TC component that `fixed` keeps")
+    fixed_et: float = Field(100, ge=0, description="smallest ET component that `fixed` keeps")
+    nested: bool = Field(False, description="with `fixed`: drop ET outside surviving TC, and TC outside surviving WT")
+    unit: Literal["vox", "mm3"] = Field("vox", description="unit of every size above")
+
+
+class RunConfig(Settings):
+    """Everything `goat-ray predict` needs to know; flags override the YAML file."""
+
+    cohort: str = Field(description="folder, s3:// prefix, nnU-Net raw folder or CSV/parquet manifest")
+    ensemble: str = Field(description="ensemble.yaml written by `goat-ray ensemble import`")
+    out: str = Field(description="run folder or s3:// prefix")
+    references: str | None = Field(None, description="folder of reference label maps; overrides those in the cohort")
+    sites: str | None = Field(None, description="CSV or parquet with case_id, site and cohort")
+    members: tuple[str, ...] | None = Field(None, description="subset of member codes; all when unset")
+    suffixes: dict[str, str] | None = Field(None, description="older file suffix to modality, e.g. t1ce: t1c")
+    channels: tuple[str, ...] | None = Field(None, description="modality of _0000, _0001, … for nnU-Net raw input")
+    limit: int | None = Field(None, ge=1, description="only the first N cases in id order")
+
+    decode: Decode = Field("majority", description="how merged probabilities become labels")
+    blending: Blending = Field("exact", description="fp32 blending, or nnU-Net's own fp16 arithmetic")
+    mirroring: bool = Field(False, description="average over each member's mirrored inputs (8x the work)")
+    postprocess: PostprocessConfig = PostprocessConfig()
+
+    device: str | None = Field(None, description="cuda or cpu; a GPU where there is one when unset")
+    workers: int | None = Field(None, ge=1, description="predict actors; from the cluster's size when unset")
+    threads: int | None = Field(None, ge=1, description="CPU threads of one predict actor")
+    windows_per_batch: int = Field(4, ge=1, le=64, description="windows per forward pass")
+    attempts: int = Field(3, ge=1, description="how often a case may lose its worker before it is given up")
+    address: str | None = Field(None, description="Ray cluster to use; an embedded Ray when unset")
+
+    def fingerprint(self, ensemble_sha256: str) -> dict[str, Any]:
+        """What can change a result: compared on reuse of a run folder, hashed into the run id."""
+        return {
+            "method_version": METHOD_VERSION,
+            "ensemble_sha256": ensemble_sha256,
+            "decode": self.decode,
+            "blending": self.blending,
+            "mirroring": self.mirroring,
+            "postprocess": self.postprocess.model_dump(),
+        }
+
+
+def run_id_of(fingerprint: Mapping[str, Any]) -> str:
+    """Twelve hex digits that name a fingerprint; equal settings give equal ids on every machine."""
+    canonical = json.dumps(fingerprint, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the keys whose values differ between two fingerprints."""
+    names: list[str] = []
+    for key in sorted(ours.keys() | theirs.keys()):
+        mine, other = ours.get(key), theirs.get(key)
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            names += differing_keys(mine, other, f"{prefix}{key}.")
+        elif mine != other:
+            names.append(f"{prefix}{key}")
+    return names
+
+
+def load_config(path: str | None, overrides: Mapping[str, Any]) -> RunConfig:
+    """The configuration of `path` (YAML, optional) with every override that is not None on top.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is not what `RunConfig` takes.
+    """
+    values = dict(_read_yaml(path)) if path else {}
+    for key, value in overrides.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), Mapping):
+            values[key] = {**values[key], **value}
+        elif value is not None:
+            values[key] = value
+    return validated(RunConfig, values, path or "command line")
+
+
+def validated(model: type[ModelT], values: object, source: str) -> ModelT:
+    """`values` as an instance of `model`; problems are told in the user's terms.
+
+    Raises:
+        ConfigError: naming each bad key of `source`, what is wrong and the nearest valid key.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_explain(model, dict(problem)) for problem in error.errors())
+        raise ConfigError(f"{source}: {problems}") from error
+
+
+def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{key}: {problem['msg'].lower()}"
+    near = difflib.get_close_matches(str(problem["loc"][-1]), _keys(model, problem["loc"][:-1]), n=1)
+    return f"{key}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")
+
+
+def _keys(model: type[BaseModel], parents: tuple[Any, ...]) -> list[str]:
+    for parent in parents:
+        field = model.model_fields.get(str(parent))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return []
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def _read_yaml(path: str) -> Mapping[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
+    return values
