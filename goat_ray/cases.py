@@ -1,0 +1,183 @@
+"""Cases and cohorts: every case a source lists ends as one that can run or as one with a reason why not."""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from goat_ray import storage
+from goat_ray.discovery import Candidate, find_candidates, find_references, read_table
+from goat_ray.errors import CaseError, Category, ConfigError, Failure
+from goat_ray.labels import MODALITIES
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_CHALLENGE_ID = re.compile(r"BraTS-([A-Za-z]+)-\d{5}(?:-\d{3})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One patient at one time point.
+
+    Attributes:
+        case_id: as the hospital or challenge gave it.
+        images: URI of each of the four modalities.
+        reference: URI of the expert's label map.
+        site: where it was scanned, if known.
+        cohort: which collection it belongs to, if known; for challenge ids the challenge's name.
+    """
+
+    case_id: str
+    images: dict[str, str]
+    reference: str | None = None
+    site: str | None = None
+    cohort: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Case":
+        """Inverse of `to_dict`."""
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCase:
+    """A case that has no result, and why."""
+
+    case_id: str
+    failure: Failure
+    site: str | None = None
+    cohort: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What a cohort holds: `cases` that can run and `failures` that cannot, each sorted by id and each id once."""
+
+    cases: tuple[Case, ...]
+    failures: tuple[FailedCase, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def discovered(self) -> int:
+        """Number of case ids that were found."""
+        return len(self.cases) + len(self.failures)
+
+
+def is_safe_id(case_id: str) -> bool:
+    """Whether an id can name a file: a letter or digit, then letters, digits, `.`, `_` or `-`; 128 at most."""
+    return _SAFE_ID.fullmatch(case_id) is not None
+
+
+def object_name(case_id: str) -> str:
+    """What a case's files are called: its id, or a hash of an id that is not safe."""
+    if is_safe_id(case_id):
+        return case_id
+    return f"unsafe-{hashlib.sha256(case_id.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def discover(
+    source: str,
+    *,
+    suffixes: Mapping[str, str] | None = None,
+    channels: Sequence[str] | None = None,
+    sites: str | None = None,
+    references: str | None = None,
+) -> Discovery:
+    """List the cases of a cohort; images are not opened.
+
+    Args:
+        source: a folder or `s3://` prefix of case folders (`<case>/<case>-t1c.nii.gz` and so on), an nnU-Net raw
+            folder, or a `.csv` or `.parquet` manifest.
+        suffixes: other file suffixes and the modality each stands for, such as `{"t1ce": "t1c"}`; with them,
+            `_` before the suffix is as good as `-`.
+        channels: modality of `_0000`, `_0001` … in an nnU-Net raw folder.
+        sites: a `.csv` or `.parquet` with `case_id`, `site` and, optionally, `cohort`; goes before a manifest's own.
+        references: a folder of `<case>.nii.gz` or `<case>/<case>-seg.nii.gz`; replaces all references of `source`.
+
+    Raises:
+        ConfigError: a source that is not there, holds no case or can be read in two ways; a faulty table.
+        StorageError: a source that cannot be read.
+    """
+    candidates = find_candidates(storage.absolute(source), suffixes or {}, channels)
+    places = _read_sites(sites) if sites else {}
+    labels = find_references(storage.absolute(references)) if references else None
+    cases: list[Case] = []
+    failures: list[FailedCase] = []
+    by_id = _by_id(candidates)
+    for case_id, same in sorted(by_id.items()):
+        site, cohort = places.get(case_id, (same[0].site, same[0].cohort))
+        cohort = cohort or _challenge(case_id)
+        try:
+            case = _accept(case_id, same)
+        except CaseError as error:
+            failures.append(FailedCase(case_id, Failure.of(error, "discover"), site, cohort))
+        else:
+            reference = case.reference if labels is None else labels.get(case_id)
+            cases.append(replace(case, reference=reference, site=site, cohort=cohort))
+    return Discovery(tuple(cases), tuple(failures), _warnings(sites, places.keys() - by_id.keys()))
+
+
+def _by_id(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
+    found = defaultdict(list)
+    for candidate in candidates:
+        found[candidate.case_id].append(candidate)
+    return found
+
+
+def _accept(case_id: str, same: Sequence[Candidate]) -> Case:
+    """The case that the candidates with one id amount to; `CaseError` if they do not amount to one."""
+    if not is_safe_id(case_id):
+        raise CaseError(
+            Category.INVALID_ID,
+            f"{case_id[:80]!r} in {same[0].where} cannot be a case id.",
+            "Use letters, digits, '.', '_' and '-', a letter or digit first, 128 characters at most.",
+        )
+    if len(same) > 1:
+        raise CaseError(
+            Category.DUPLICATE_CASE,
+            f"{case_id} is listed {len(same)} times: {', '.join(candidate.where for candidate in same)}.",
+            "Give every case an id of its own, or remove all but one.",
+        )
+    (candidate,) = same
+    missing = [modality for modality in MODALITIES if modality not in candidate.images]
+    if missing:
+        raise CaseError(
+            Category.MISSING_MODALITY,
+            f"{' and '.join(missing)} missing in {candidate.where}: "
+            f"looked for {', '.join(candidate.expected[modality] for modality in missing)}.",
+            "Add the missing images, or leave the case out.",
+        )
+    crowded = {modality: uris for modality, uris in candidate.images.items() if len(uris) > 1}
+    if crowded:
+        modality, uris = next(iter(crowded.items()))
+        raise CaseError(
+            Category.MISSING_MODALITY,
+            f"{modality} is not unique in {candidate.where}: {', '.join(uri.rpartition('/')[2] for uri in uris)}.",
+            "Keep one file per modality.",
+        )
+    return Case(case_id, {modality: candidate.images[modality][0] for modality in MODALITIES}, candidate.reference)
+
+
+def _challenge(case_id: str) -> str | None:
+    match = _CHALLENGE_ID.fullmatch(case_id)
+    return match[1] if match else None
+
+
+def _read_sites(uri: str) -> dict[str, tuple[str | None, str | None]]:
+    rows = read_table(storage.absolute(uri), required=("case_id", "site"), optional=("cohort",))
+    places = {row["case_id"] or "": (row["site"], row.get("cohort")) for row in rows}
+    if len(places) < len(rows):
+        raise ConfigError(f"{uri} names a case more than once; each has one site.")
+    return places
+
+
+def _warnings(sites: str | None, unknown: set[str]) -> tuple[str, ...]:
+    if not unknown:
+        return ()
+    examples = ", ".join(sorted(unknown)[:3])
+    return (f"{sites} names cases that are not in the cohort: {examples}{', …' if len(unknown) > 3 else ''}",)

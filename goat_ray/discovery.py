@@ -1,0 +1,236 @@
+"""What a cohort source lists, whatever its form: candidates, which `cases` accepts or refuses."""
+
+import csv
+import difflib
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from goat_ray import storage
+from goat_ray.errors import ConfigError
+from goat_ray.labels import MODALITIES, modality_of
+
+_NIFTI = (".nii.gz", ".nii")
+_RAW_IMAGE = re.compile(r"((?:images(?:Ts|Tr)/)?)([^/]+)_(\d{4})\.nii(?:\.gz)?")
+_MANIFEST_OPTIONAL = ("reference", "site", "cohort")
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One entry of a source, before anything is checked.
+
+    Attributes:
+        case_id: as found, perhaps unusable.
+        where: the folder or row it was found in, for messages.
+        expected: what was looked for, by modality, for messages.
+        images: URIs found, by modality.
+    """
+
+    case_id: str
+    where: str
+    expected: Mapping[str, str]
+    images: dict[str, list[str]] = field(default_factory=dict)
+    reference: str | None = None
+    site: str | None = None
+    cohort: str | None = None
+
+
+def find_candidates(source: str, suffixes: Mapping[str, str], channels: Sequence[str] | None) -> list[Candidate]:
+    """Everything that `source` lists as a case, in the one form that fits it (see `goat_ray.cases.discover`).
+
+    Raises:
+        ConfigError: no form fits, or two do.
+        StorageError: the source cannot be read.
+    """
+    _check_modalities("suffixes", suffixes.values())
+    if source.endswith((".csv", ".parquet")):
+        return _manifest(source)
+    keys = _visible_files(source)
+    folders = _case_folders(source, keys, suffixes)
+    raw = [match for key in keys if (match := _RAW_IMAGE.fullmatch(key))]
+    is_folders = any(candidate.images for candidate in folders)
+    if is_folders and raw:
+        raise ConfigError(
+            f"{source} holds case folders as well as nnU-Net raw images ({raw[0][0]}); point to one of the two."
+        )
+    if raw:
+        return _nnunet_raw(source, keys, raw, channels)
+    if not is_folders:
+        raise ConfigError(_nothing_found(source, keys))
+    return folders
+
+
+def find_references(source: str) -> dict[str, str]:
+    """URI of each label map in a folder of `<case>.nii.gz` or `<case>/<case>-seg.nii.gz`, by case id.
+
+    Raises:
+        ConfigError: the folder is not there or holds none.
+    """
+    found = {}
+    for key in _visible_files(source):
+        folder, _, name = key.rpartition("/")
+        stem = _stem(name)
+        if stem is not None and (not folder or stem == f"{folder}-seg"):
+            found[folder or stem] = storage.join(source, key)
+    if not found:
+        raise ConfigError(f"{source} holds no reference: looked for <case>.nii.gz and <case>/<case>-seg.nii.gz.")
+    return found
+
+
+def read_table(uri: str, required: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str | None]]:
+    """Rows of a `.csv` or `.parquet` table as text, empty cells as None.
+
+    Raises:
+        ConfigError: the table is not there, not readable, or its columns are not the ones asked for.
+    """
+    try:
+        data = storage.read_bytes(uri)
+    except storage.MissingFile as error:
+        raise ConfigError(str(error)) from None
+    try:
+        columns, rows = _parse_parquet(data) if uri.endswith(".parquet") else _parse_csv(data)
+    except (ValueError, OSError, csv.Error) as error:
+        raise ConfigError(f"{uri} is not a readable table: {error}") from None
+    missing = [column for column in required if column not in columns]
+    if missing:
+        raise ConfigError(f"{uri} has no column {', '.join(missing)}; it has {', '.join(map(str, columns)) or 'none'}.")
+    for column in columns:
+        if column not in (*required, *optional):
+            near = difflib.get_close_matches(str(column), [*required, *optional], n=1)
+            raise ConfigError(f"{uri} has an unknown column {column!r}{f'; is {near[0]} meant?' if near else '.'}")
+    return rows
+
+
+def _parse_csv(data: bytes) -> tuple[Sequence[str], list[dict[str, str | None]]]:
+    reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+    rows = []
+    for row in reader:
+        if None in (*row, *row.values()):
+            raise ValueError(f"line {reader.line_num} does not have {len(reader.fieldnames or ())} cells")
+        rows.append({column: cell or None for column, cell in row.items()})
+    return reader.fieldnames or (), rows
+
+
+def _parse_parquet(data: bytes) -> tuple[Sequence[str], list[dict[str, str | None]]]:
+    import pyarrow.parquet  # slow to import, and needed for few cohorts
+
+    table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
+    return table.column_names, [{column: _text(cell) for column, cell in row.items()} for row in table.to_pylist()]
+
+
+def _text(cell: Any) -> str | None:  # noqa: ANN401 - whatever a parquet column holds
+    return None if cell is None or cell != cell or cell == "" else str(cell)
+
+
+def _manifest(source: str) -> list[Candidate]:
+    rows = read_table(source, ("case_id", *MODALITIES), _MANIFEST_OPTIONAL)
+    if not rows:
+        raise ConfigError(f"{source} lists no case.")
+    folder, _, name = source.rpartition("/")
+    expected = {modality: f"a path in column {modality}" for modality in MODALITIES}
+    candidates = []
+    for number, row in enumerate(rows, start=1):
+        uris = {column: _beside(folder, row.get(column)) for column in (*MODALITIES, "reference")}
+        candidates.append(
+            Candidate(
+                row["case_id"] or "",
+                f"row {number} of {name}",
+                expected,
+                {modality: [uri] for modality in MODALITIES if (uri := uris[modality])},
+                uris["reference"],
+                row.get("site"),
+                row.get("cohort"),
+            )
+        )
+    return candidates
+
+
+def _beside(folder: str, path: str | None) -> str | None:
+    """A manifest's path as a URI; relative ones start at the manifest's folder."""
+    if path is None or "://" in path or path.startswith("/"):
+        return path
+    return f"{folder}/{path}"
+
+
+def _case_folders(source: str, keys: Iterable[str], suffixes: Mapping[str, str]) -> list[Candidate]:
+    modalities = {**{modality: modality for modality in MODALITIES}, **suffixes}
+    separators = "-_" if suffixes else "-"
+    found: dict[str, Candidate] = {}
+    for key in keys:
+        case_id, _, name = key.partition("/")
+        stem = _stem(name)
+        if stem is None or "/" in stem:
+            continue
+        expected = {modality: f"{case_id}-{modality}.nii.gz" for modality in MODALITIES}
+        candidate = found.setdefault(case_id, Candidate(case_id, storage.join(source, case_id), expected))
+        suffix = stem[len(case_id) + 1 :] if stem.startswith(tuple(case_id + mark for mark in separators)) else ""
+        if suffix in modalities:
+            candidate.images.setdefault(modalities[suffix], []).append(storage.join(source, key))
+        elif suffix == "seg":
+            candidate.reference = storage.join(source, key)
+    return list(found.values())
+
+
+def _nnunet_raw(
+    source: str, keys: Iterable[str], images: Iterable[re.Match[str]], channels: Sequence[str] | None
+) -> list[Candidate]:
+    if channels is None:
+        raise ConfigError(
+            f"{source} holds nnU-Net raw images, which do not say what their channels are: "
+            "give channels, for example t1c,t1n,t2f,t2w for _0000 to _0003."
+        )
+    order = [modality_of(channel) or channel for channel in channels]
+    _check_modalities("channels", order)
+    if sorted(order) != sorted(MODALITIES):
+        raise ConfigError(f"channels: each of {', '.join(MODALITIES)} must be named once, not {', '.join(channels)}.")
+    labels = {key for key in keys if key.startswith(("labelsTs/", "labelsTr/"))}
+    found: dict[tuple[str, str], Candidate] = {}
+    for image in images:
+        folder, case_id, number = image.groups()
+        if int(number) >= len(order):
+            raise ConfigError(f"{source}: {image[0]} is a channel beyond the {len(order)} that channels names.")
+        expected = {modality: f"{case_id}_{index:04d}.nii.gz" for index, modality in enumerate(order)}
+        candidate = found.setdefault((folder, case_id), Candidate(case_id, storage.join(source, folder), expected))
+        candidate.images.setdefault(order[int(number)], []).append(storage.join(source, image[0]))
+        for ending in _NIFTI:
+            label = f"{folder.replace('images', 'labels')}{case_id}{ending}"
+            if label in labels:
+                candidate.reference = storage.join(source, label)
+    return list(found.values())
+
+
+def _nothing_found(source: str, keys: Sequence[str]) -> str:
+    message = (
+        f"{source} holds no case: looked for <case>/<case>-{{{','.join(MODALITIES)}}}.nii.gz, "
+        "imagesTs/<case>_0000.nii.gz, and a .csv or .parquet manifest in place of the folder."
+    )
+    stems = [stem for key in keys if (stem := _stem(key)) is not None]
+    endings = {re.split("[-_]", stem)[-1] for stem in stems}
+    older = {ending: modality for ending in sorted(endings) if (modality := modality_of(ending))}
+    if older:
+        mapping = ", ".join(f"{ending}: {modality}" for ending, modality in older.items())
+        return f"{message} Files such as {stems[0]} are there; do suffixes {{{mapping}}} describe them?"
+    return f"{message} Found {', '.join(keys[:3])} and the like."
+
+
+def _check_modalities(option: str, modalities: Iterable[str]) -> None:
+    for modality in modalities:
+        if modality not in MODALITIES:
+            raise ConfigError(f"{option}: {modality!r} is none of {', '.join(MODALITIES)}.")
+
+
+def _visible_files(source: str) -> list[str]:
+    try:
+        keys = [key for key in storage.list_files(source) if "/." not in f"/{key}"]
+    except storage.MissingFile as error:
+        raise ConfigError(str(error)) from None
+    if not keys:
+        raise ConfigError(f"{source} {'holds no files' if storage.exists(source) else 'does not exist'}.")
+    return keys
+
+
+def _stem(name: str) -> str | None:
+    """A NIfTI file's name without its ending; None for other files."""
+    return next((name.removesuffix(ending) for ending in _NIFTI if name.endswith(ending)), None)

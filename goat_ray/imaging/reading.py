@@ -1,0 +1,104 @@
+"""A case's four files as one cropped volume in network axes."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from goat_ray import storage
+from goat_ray.cases import Case
+from goat_ray.errors import CaseError, Category, StorageError
+from goat_ray.imaging.geometry import (
+    Box,
+    brain_mask_box,
+    check_same_grid,
+    check_values,
+    to_network_axes,
+)
+from goat_ray.imaging.nifti import Grid, Image, decode_image
+from goat_ray.labels import MODALITIES, Mask
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """Which bytes a result was made from."""
+
+    name: str
+    size: int
+    sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedCase:
+    """A case, read and checked.
+
+    Attributes:
+        crop: float32 intensities (c, z, y, x), channels in `MODALITIES` order, axes in LPS, cropped to `box`.
+        mask: hole-filled non-zero mask of the crop (z, y, x).
+        box: where the crop lies in the full volume (z, y, x).
+        full_shape: the full volume (z, y, x).
+        grid: grid of t1c's file.
+        inputs: the file of each modality.
+    """
+
+    crop: NDArray[np.float32]
+    mask: Mask
+    box: Box
+    full_shape: tuple[int, int, int]
+    grid: Grid
+    inputs: dict[str, InputFile]
+
+
+def load_case(case: Case, *, max_voxels: int = 512**3) -> LoadedCase:
+    """Read the four images of a case, check them, turn them to LPS and crop them to the brain.
+
+    Raises:
+        CaseError: `missing_modality`, `unreadable_file`, `geometry_mismatch`, `invalid_values`, `empty_image`
+            and what else `decode_image` finds.
+    """
+    images: dict[str, Image] = {}
+    inputs: dict[str, InputFile] = {}
+    for modality in MODALITIES:
+        images[modality], inputs[modality] = _read(modality, case.images[modality], max_voxels)
+    check_same_grid({modality: image.grid for modality, image in images.items()})
+    grid = images[MODALITIES[0]].grid
+    volumes = {m: to_network_axes(image.data, grid.affine) for m, image in images.items()}
+    _check_not_empty(volumes)
+    mask, box = brain_mask_box(volumes.values())
+    crop = np.empty((len(MODALITIES), *box.shape), dtype=np.float32)
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is refused below
+        for channel, volume in zip(crop, volumes.values(), strict=True):
+            channel[...] = volume[box.slices]
+    # NaN and infinity are not zero, so none can hide outside the crop.
+    check_values({m: crop[i] for i, m in enumerate(MODALITIES) if volumes[m].dtype.kind == "f"})
+    z, y, x = volumes[MODALITIES[0]].shape
+    return LoadedCase(crop, mask, box, (z, y, x), grid, inputs)
+
+
+def _read(modality: str, uri: str, max_voxels: int) -> tuple[Image, InputFile]:
+    name = uri.rpartition("/")[2]
+    try:
+        data = storage.read_bytes(uri)
+    except storage.MissingFile as error:
+        hint = f"Add the {modality} image, or leave the case out."
+        raise CaseError(Category.MISSING_MODALITY, f"{modality}: {error}", hint) from None
+    except StorageError as error:
+        hint = "Check that the file can be read from the machines of this run, then retry the failed cases."
+        raise CaseError(Category.UNREADABLE_FILE, f"{modality}: {error}", hint) from None
+    return decode_image(data, name, max_voxels=max_voxels), InputFile(name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _check_not_empty(volumes: dict[str, NDArray[Any]]) -> None:
+    empty = [modality for modality, volume in volumes.items() if not volume.any()]
+    if empty:
+        raise CaseError(
+            Category.EMPTY_IMAGE,
+            f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} zero everywhere.",
+            "Check how the case was exported; every modality needs an image.",
+        )
