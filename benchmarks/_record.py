@@ -1,0 +1,61 @@
+"""What every benchmark shares: timing, and a JSON record of the numbers and of what they were measured with."""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def cpu_seconds(function: Callable[[], object], repeats: int = 5) -> dict[str, float]:
+    """CPU seconds (all threads of this process) of `function`: median, min and max after one warm-up call."""
+    function()
+    seconds = []
+    for _ in range(repeats):
+        start = time.process_time()
+        function()
+        seconds.append(time.process_time() - start)
+    return {"n": repeats, "median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
+
+
+def record(name: str, payload: Mapping[str, Any], packages: Sequence[str] = ("numpy",)) -> Path:
+    """Writes `results/<name>.json`: the payload, the command, the date, the machine and the versions."""
+    path = RESULTS / f"{name}.json"
+    content = {
+        "benchmark": name,
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": _machine(),
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in sorted(packages)}},
+        **payload,
+    }
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    print(f"wrote {path.relative_to(RESULTS.parent.parent)}")
+    return path
+
+
+def _machine() -> dict[str, Any]:
+    """Kind of machine, never its name."""
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor())

@@ -1,0 +1,1 @@
+"""Measurements on label maps: shapes and volumes of lesions."""
