@@ -1,0 +1,1 @@
+"""Ensemble members: weights, networks and prediction. The only package that uses torch."""
