@@ -1,0 +1,209 @@
+"""The `goat-ray` command: thin typer commands over the package's functions.
+
+Exit codes: 0 all cases ok; 1 the run failed; 2 bad usage or preflight; 3 finished, some cases failed.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from goat_ray import __version__, console
+from goat_ray.errors import ConfigError, EnsembleError, GoatRayError
+
+if TYPE_CHECKING:
+    from goat_ray.config import RunConfig
+    from goat_ray.pipeline.predict import RunSummary
+
+RUN_FAILED, BAD_USAGE, SOME_CASES_FAILED = 1, 2, 3
+
+app = typer.Typer(
+    help="Cohort-scale ensemble segmentation of multi-modal brain-tumour MRI. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ensemble_app = typer.Typer(help="Import, inspect and verify ensembles.", no_args_is_help=True)
+app.add_typer(ensemble_app, name="ensemble")
+
+
+def main() -> None:
+    """Run the command line; every expected error becomes one message and an exit code."""
+    try:
+        app()
+    except (ConfigError, EnsembleError) as error:
+        console.show_error(str(error))
+        sys.exit(BAD_USAGE)
+    except GoatRayError as error:
+        console.show_error(str(error))
+        sys.exit(RUN_FAILED)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"goat-ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    """Set up what all commands share."""
+    console.set_up_logging(verbose)
+
+
+@app.command()
+def predict(
+    cohort: Annotated[
+        str | None, typer.Argument(help="Folder, s3:// prefix, nnU-Net raw folder or CSV/parquet manifest.")
+    ] = None,
+    ensemble: Annotated[str | None, typer.Option(help="ensemble.yaml from `goat-ray ensemble import`.")] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder or s3:// prefix; resumed if it exists.")] = None,
+    config: Annotated[str | None, typer.Option(help="YAML file with any of these settings; flags override it.")] = None,
+    references: Annotated[str | None, typer.Option(help="Folder of reference label maps.")] = None,
+    sites: Annotated[str | None, typer.Option(help="CSV or parquet: case_id, site, cohort.")] = None,
+    members: Annotated[str | None, typer.Option(help="Comma-separated member codes; all by default.")] = None,
+    suffix: Annotated[list[str] | None, typer.Option(help="Older file suffix, e.g. t1ce=t1c; repeat.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Modalities of _0000, _0001, … for nnU-Net raw.")] = None,
+    decode: Annotated[str | None, typer.Option(help="majority (default), argmax or regions.")] = None,
+    postprocess: Annotated[str | None, typer.Option(help="adaptive (default), fixed or none.")] = None,
+    blending: Annotated[str | None, typer.Option(help="exact (default) or nnunet.")] = None,
+    mirroring: Annotated[bool | None, typer.Option(help="Average over mirrored inputs (8x the work).")] = None,
+    device: Annotated[str | None, typer.Option(help="cuda or cpu; a GPU where there is one by default.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Predict workers.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one worker.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; embedded Ray by default.")] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try the cases again that failed before.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Discard the run that is in --out.")] = False,
+) -> None:
+    """Segment a cohort: one label map per case, and parquet tables."""
+    from goat_ray.config import load_config
+
+    flags: dict[str, Any] = {
+        "cohort": cohort,
+        "ensemble": ensemble,
+        "out": out,
+        "references": references,
+        "sites": sites,
+        "members": _names(members),
+        "suffixes": _pairs("--suffix", suffix),
+        "channels": _names(channels),
+        "decode": decode,
+        "blending": blending,
+        "mirroring": mirroring,
+        "postprocess": {"method": postprocess} if postprocess else None,
+        "device": device,
+        "workers": workers,
+        "threads": threads,
+        "limit": limit,
+        "address": address,
+    }
+    summary = _run(load_config(config, flags), overwrite=overwrite, retry_failed=retry_failed)
+    if summary.failed:
+        raise typer.Exit(SOME_CASES_FAILED)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the phantom cohort and the run.")] = Path("demo-run"),
+    overwrite: Annotated[bool, typer.Option(help="Discard an earlier demo in that folder.")] = False,
+) -> None:
+    """Make a small phantom cohort with one broken case and segment it with the embedded ensemble."""
+    from goat_ray.config import RunConfig
+    from goat_ray.demo.cohort import BROKEN_CASE, EMBEDDED_ENSEMBLE, write_demo_cohort
+
+    cohort, run = out / "cohort", out / "run"
+    console.out.print(f"making the phantom cohort in {cohort}", markup=False)
+    write_demo_cohort(cohort)
+    settings = RunConfig(
+        cohort=str(cohort), ensemble=str(EMBEDDED_ENSEMBLE), out=str(run), sites=str(cohort / "sites.csv")
+    )
+    console.out.print("segmenting it with the embedded ensemble of seven members", markup=False)
+    summary = _run(settings, overwrite=overwrite)
+    if [failed.case_id for failed in summary.failures] != [BROKEN_CASE]:
+        raise GoatRayError(f"the demo should lose exactly its broken case {BROKEN_CASE}; see the table above")
+    console.out.print(
+        f"{BROKEN_CASE} was broken on purpose: it became a row, the others are untouched. Your own cohort:\n"
+        f"  goat-ray predict COHORT --ensemble {EMBEDDED_ENSEMBLE} --out RUN",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@ensemble_app.command("import")
+def import_(
+    sources: Annotated[list[str], typer.Argument(help="nnU-Net result folders, or CODE=folder.")],
+    out: Annotated[Path, typer.Option(help="The manifest to write; members go beside it.")],
+    name: Annotated[str | None, typer.Option(help="The ensemble's name; the manifest's by default.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="final or best.")] = "final",
+    folds: Annotated[str | None, typer.Option(help="Comma-separated; `all` if present, else every fold.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Input modalities in order, if the names are unclear.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="What a label is here, e.g. core=TC; repeat.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the model card.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace members that exist with other content.")] = False,
+) -> None:
+    """Turn trained nnU-Net result folders into members that load without pickle."""
+    from goat_ray.members.importing import ImportOptions, import_results
+
+    if checkpoint not in ("final", "best"):
+        raise ConfigError(f"--checkpoint {checkpoint}: expected final or best")
+    options = ImportOptions(
+        checkpoint="best" if checkpoint == "best" else "final",
+        folds=_names(folds),
+        channels=_names(channels),
+        labels=_pairs("--label", label),
+        licence=licence,
+        overwrite=overwrite,
+    )
+    ensemble = import_results(sources, out, name=name, options=options)
+    console.out.print(f"{len(ensemble.members)} member(s) imported into {out}", markup=False)
+    console.show_members(ensemble)
+
+
+@ensemble_app.command()
+def inspect(ensemble: Annotated[str, typer.Argument(help="ensemble.yaml")]) -> None:
+    """Show the members: parameters, patch, windows per typical case, channels, labels, memory."""
+    from goat_ray.members.ensemble import load_ensemble
+
+    console.show_members(load_ensemble(ensemble))
+
+
+@ensemble_app.command()
+def verify(ensemble: Annotated[str, typer.Argument(help="ensemble.yaml")]) -> None:
+    """Hash every file again, load every member strictly and run it once on a small patch."""
+    from goat_ray.members.inspection import verify as verify_members
+
+    outcomes = verify_members(ensemble)
+    console.show_table("Verified", ("member", "outcome"), [(one.code, one.problem or "ok") for one in outcomes])
+    if any(one.problem for one in outcomes):
+        raise typer.Exit(BAD_USAGE)
+
+
+def _run(config: "RunConfig", *, overwrite: bool = False, retry_failed: bool = False) -> "RunSummary":
+    from goat_ray.pipeline.predict import predict_cohort
+
+    try:
+        with console.reporter() as reporter:
+            summary = predict_cohort(config, reporter, overwrite=overwrite, retry_failed=retry_failed)
+    except KeyboardInterrupt as error:
+        raise GoatRayError("interrupted; the same command goes on from what is committed") from error
+    console.show_summary(summary)
+    return summary
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else None
+
+
+def _pairs(option: str, items: list[str] | None) -> dict[str, str] | None:
+    if not items:
+        return None
+    parts = [item.partition("=") for item in items]
+    for left, _, right in parts:
+        if not (left and right):
+            raise ConfigError(f"{option} {left}: expected NAME=MEANING")
+    return {left: right for left, _, right in parts}

@@ -1,0 +1,101 @@
+"""What the command line shows: tables and colours on a terminal, plain lines anywhere else."""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from goat_ray.members.ensemble import Ensemble
+    from goat_ray.pipeline.predict import RunSummary
+    from goat_ray.pipeline.progress import Reporter
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Send the package's own log to stderr, one plain line per record."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("goat_ray")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO if verbose or not err.is_terminal else logging.WARNING)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> None:
+    """A table: drawn on a terminal, tab-separated lines otherwise."""
+    if not out.is_terminal:
+        for cells in (columns, *rows):
+            out.print("\t".join(str(cell) for cell in cells), soft_wrap=True, markup=False)
+        return
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for cells in rows:
+        table.add_row(*(str(cell) for cell in cells))
+    out.print(table)
+
+
+def show_error(message: str) -> None:
+    """One error for a person to act on."""
+    err.print("error:", style="bold red", end=" ")
+    err.print(message, soft_wrap=True, markup=False)
+
+
+@contextmanager
+def reporter() -> Iterator["Reporter"]:
+    """A progress bar where stderr is a terminal, log lines otherwise."""
+    from goat_ray.pipeline.progress import BarReporter, LogReporter
+
+    if err.is_terminal:
+        with BarReporter(err) as bar:
+            yield bar
+    else:
+        yield LogReporter()
+
+
+def show_summary(summary: "RunSummary") -> None:
+    """The end of a run: counts, failures with what to do about them, where the results are."""
+    for warning in summary.warnings:
+        err.print(f"warning: {warning}", soft_wrap=True, markup=False)
+    if summary.failures:
+        rows = [
+            (case.case_id, case.failure.category, case.failure.message, case.failure.hint) for case in summary.failures
+        ]
+        show_table("Failed cases", ("case", "category", "what was found", "what to do"), rows)
+    again = f" ({summary.already_done} from earlier)" if summary.already_done else ""
+    counts = (summary.discovered, f"{summary.ok}{again}", summary.failed, summary.skipped, f"{summary.elapsed_s:.1f}")
+    columns = ("discovered", "ok", "failed", "skipped", "seconds")
+    show_table(f"Run {summary.run_id}", columns, [counts], right=columns)
+    out.print(f"labels: {summary.out}/labels   tables: {summary.out}/tables", soft_wrap=True, markup=False)
+
+
+def show_members(ensemble: "Ensemble") -> None:
+    """What each member of an ensemble is and costs."""
+    from goat_ray.members.inspection import describe
+
+    columns = ("member", "network", "parameters", "patch", "windows", "channels", "labels", "GB fp16/32", "sha256")
+    members = [describe(member) for member in ensemble.members]
+    rows = [
+        (
+            member.code,
+            f"{member.network}\n{member.trainer}" if out.is_terminal else member.network,
+            f"{member.parameters:,}",
+            "×".join(map(str, member.patch_size)),
+            member.windows,
+            " ".join(member.channels),
+            " ".join(member.labels),
+            f"{member.vram_fp16_gb:.2f}/{member.vram_fp32_gb:.2f}",
+            member.sha256,
+        )
+        for member in members
+    ]
+    show_table(f"Ensemble {ensemble.name}", columns, rows, right=("parameters", "windows", "GB fp16/32"))
+    for member in members:
+        if member.problem:
+            err.print(f"warning: {member.code} cannot be run: {member.problem}", soft_wrap=True, markup=False)

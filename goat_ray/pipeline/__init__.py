@@ -1,0 +1,1 @@
+"""The cohort pipeline. The only package that uses Ray."""

@@ -1,0 +1,148 @@
+"""Getting a Ray to run on, and dividing its processors between the stages."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from goat_ray.errors import ConfigError, GoatRayError
+
+_LOGGER = logging.getLogger(__name__)
+
+_THREADS_PER_WORKER = 8  # one case scales well up to about here; beyond it, more workers gain more
+_RESERVED_CPUS = 1.25  # Ray Data's own repartition task asks for a whole CPU; the commit actor needs a little
+_SMALLEST_CPUS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Logical resources of each stage.
+
+    The CPU shares of neighbouring stages always differ: Ray Data fuses a task stage into a following actor
+    stage that asks for the same resources, and the pipeline would no longer overlap.
+    """
+
+    device: str
+    workers: int
+    threads: int
+    predict_cpus: float
+    predict_gpus: float
+    read_cpus: float = 0.45
+    read_slots: int = 2
+    finish_cpus: float = 0.35
+    commit_cpus: float = 0.1
+
+    def explain(self) -> str:
+        """One line for the log."""
+        what = "1 GPU" if self.predict_gpus else f"{self.threads} CPU threads"
+        return f"{self.workers} predict worker(s) with {what} each, {self.read_slots} reading tasks"
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[None]:
+    """A Ray to run on: the one this process already has, the one at `address` or `RAY_ADDRESS`, or an embedded one.
+
+    Raises:
+        GoatRayError: the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    target = address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        _start(target)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise GoatRayError(f"no Ray cluster could be reached at {target!r}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(target: str) -> None:
+    if target != "local":
+        ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    # Ray 2.60 would otherwise create a token in the home directory and switch itself to token mode.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # The C++ side writes to the terminal, past every Python logger, on each restartable actor.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with _muted_stderr():
+        ray.init(
+            address=target,
+            num_cpus=max(os.cpu_count() or 1, int(_SMALLEST_CPUS)),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+
+
+@contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Silence the process's stderr itself: a log level that Ray takes from the environment is announced there."""
+    sys.stderr.flush()
+    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)
+
+
+def plan_placement(
+    resources: dict[str, float], node_cpus: int, device: str | None, workers: int | None, threads: int | None
+) -> Placement:
+    """Divide a cluster's resources; predict workers never hold every CPU, which would block the other stages.
+
+    Threads per worker do not depend on the number of workers: they can change a float's last bits, and the
+    same labels must come out whatever the number of workers is.
+
+    Args:
+        resources: the cluster's total, as Ray reports it.
+        node_cpus: CPUs of its smallest node that has any.
+        device: cuda, cpu, or None to choose.
+        workers: predict workers, or None to choose.
+        threads: CPU threads of one predict worker, or None to choose.
+
+    Raises:
+        ConfigError: a GPU is asked for where there is none, or the cluster is too small for any plan.
+    """
+    cpus, gpus = resources.get("CPU", 0.0), int(resources.get("GPU", 0))
+    if cpus < _SMALLEST_CPUS:
+        raise ConfigError(f"this Ray has {cpus:g} logical CPU(s); the pipeline needs at least {_SMALLEST_CPUS:g}")
+    device = device or ("cuda" if gpus else "cpu")
+    if device.startswith("cuda") and not gpus:
+        raise ConfigError("device cuda was asked for, but this Ray has no GPU; use --device cpu")
+    threads = threads or max(1, min(_THREADS_PER_WORKER, node_cpus))
+    on_gpu = device.startswith("cuda")
+    workers = workers or (gpus if on_gpu else max(1, int(cpus) // threads))
+    if on_gpu and workers > gpus:
+        raise ConfigError(f"{workers} workers were asked for, but this Ray has {gpus} GPU(s)")
+    share = round(min((cpus - _RESERVED_CPUS) / workers, float(threads)), 4)
+    taken = {Placement.__dataclass_fields__[name].default for name in ("read_cpus", "finish_cpus")}
+    placement = Placement(
+        device=device,
+        workers=workers,
+        threads=threads,
+        predict_cpus=round(share - 0.01, 4) if share in taken else share,
+        predict_gpus=1.0 if on_gpu else 0.0,
+        read_slots=max(2, workers),
+    )
+    _LOGGER.info("%s", placement.explain())
+    return placement
+
+
+def place_on_this_cluster(device: str | None, workers: int | None, threads: int | None) -> Placement:
+    """`plan_placement` for the Ray this process is connected to."""
+    state: Any = ray
+    nodes = [node["Resources"] for node in state.nodes() if node["Alive"]]
+    node_cpus = min((int(node["CPU"]) for node in nodes if node.get("CPU")), default=1)
+    return plan_placement(state.cluster_resources(), node_cpus, device, workers, threads)

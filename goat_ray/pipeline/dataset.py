@@ -1,0 +1,138 @@
+"""The Ray Data pipeline itself: stages wired to resources, and passes over it until no case is missing."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.exceptions import RayError
+from ray.util.annotations import RayDeprecationWarning
+
+from goat_ray.cases import Case
+from goat_ray.errors import Failure, GoatRayError
+from goat_ray.pipeline.cluster import Placement
+from goat_ray.pipeline.rows import Row, decode_failure, reference_row
+from goat_ray.pipeline.stages import CommitCase, Finish, Predict, PredictSettings, Read
+
+# Ray must not retry on its own: by default it retries a case that kills its worker for ever. Lost cases
+# are tried again in the next pass, where attempts are counted. Actors themselves are always replaced.
+_TASK: Any = {"max_retries": 0}
+_ACTOR: Any = {"max_restarts": -1, "max_task_retries": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The four stages of a run, configured."""
+
+    read: Read
+    predict: PredictSettings
+    finish: Finish
+    root: str
+    worker: type[Predict] = Predict
+
+    @property
+    def run_id(self) -> str:
+        """The run that the stages work for."""
+        return self.finish.run_id
+
+
+def build_dataset(stages: Stages, cases: Sequence[Case], placement: Placement, *, careful: bool) -> Dataset:
+    """The lazy pipeline over `cases`: one case a row, one row a block.
+
+    A careful pass queues no second case on a predict worker, so that a case that kills its worker takes no
+    bystander with it.
+    """
+    rows = pa.Table.from_pylist([reference_row(case) for case in cases])
+    with warnings.catch_warnings():
+        # Ray 2.60 has no other way to bound retries; the version is pinned.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return (
+            ray.data.from_arrow(rows)
+            .repartition(target_num_rows_per_block=1)
+            .map(
+                _named("read_case", stages.read),
+                num_cpus=placement.read_cpus,
+                compute=TaskPoolStrategy(size=min(placement.read_slots, len(cases))),
+                **_TASK,
+            )
+            .map(
+                _actor(stages.worker),
+                fn_constructor_args=(stages.predict,),
+                num_cpus=placement.predict_cpus,
+                num_gpus=placement.predict_gpus or None,
+                compute=ActorPoolStrategy(size=placement.workers, max_tasks_in_flight_per_actor=1 if careful else 2),
+                **_ACTOR,
+            )
+            .map(_named("finish_case", stages.finish), num_cpus=placement.finish_cpus, **_TASK)
+            .map(
+                _actor(CommitCase),
+                fn_constructor_args=(stages.root, stages.run_id),
+                num_cpus=placement.commit_cpus,
+                compute=ActorPoolStrategy(size=1),
+                **_ACTOR,
+            )
+        )
+
+
+def run_passes(
+    stages: Stages,
+    cases: Sequence[Case],
+    placement: Placement,
+    attempts: int,
+    case_ended: Callable[[str, Failure | None], None],
+) -> list[Case]:
+    """Run passes over the cases that have not ended yet; returns those that never did.
+
+    Raises:
+        GoatRayError: a stage met something that is no case's fault, or Ray itself failed.
+    """
+    _quiet()
+    missing = list(cases)
+    for attempt in range(attempts):
+        if attempt:
+            logging.getLogger(__name__).warning("%d case(s) lost their worker; trying them again", len(missing))
+        ended = set()
+        for row in _stream(build_dataset(stages, missing, placement, careful=attempt > 0)):
+            if row["fatal"]:
+                raise GoatRayError(f"unexpected error in {row['fatal']}")
+            ended.add(row["case_id"])
+            case_ended(row["case_id"], decode_failure(row["error"]) if row["error"] else None)
+        missing = [case for case in missing if case.case_id not in ended]
+        if not missing:
+            break
+    return missing
+
+
+def _stream(dataset: Dataset) -> Iterator[Row]:
+    context = dataset.context
+    context.print_on_execution_start = False
+    # A block that dies with its worker is not the end of the run: the next pass tries its case again.
+    context.max_errored_blocks = -1
+    context.max_consecutive_actor_init_deaths = 5
+    try:
+        yield from dataset.iter_rows()
+    except RayError as error:
+        raise GoatRayError(f"the Ray pipeline failed: {error}") from error
+
+
+def _named(name: str, stage: Callable[[Row], Row]) -> Callable[[Row], Row]:
+    def call(row: Row) -> Row:
+        return stage(row)
+
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+def _actor(stage: type) -> Any:  # noqa: ANN401 - Ray takes a class here, which its annotations deny
+    return stage
+
+
+def _quiet() -> None:
+    """Keep Ray Data's own messages off the terminal; they stay in the session's log folder."""
+    DataContext.get_current().enable_progress_bars = False
+    for name in ("ray.data", "ray.data._internal.execution.streaming_executor"):
+        logging.getLogger(name).setLevel(logging.ERROR)

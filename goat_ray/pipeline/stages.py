@@ -1,0 +1,223 @@
+"""What happens to one case: read, predict, finish, commit. Plain callables on rows; Ray only schedules them."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from goat_ray.cases import Case, FailedCase
+from goat_ray.commits import Commit, Output, label_key, write_commit, write_failure
+from goat_ray.config import Blending, Decode, PostprocessConfig
+from goat_ray.errors import CaseError, Category, EnsembleError, Failure, StorageError
+from goat_ray.imaging.geometry import Box, from_network_axes, network_spacing_mm, uncrop
+from goat_ray.imaging.nifti import Grid, encode_labels
+from goat_ray.imaging.reading import load_case
+from goat_ray.labels import LabelMap, region_mask
+from goat_ray.members.plans import Preprocessing
+from goat_ray.members.preprocess import Preprocessed, preprocess
+from goat_ray.metrics.lesions import LesionShape, describe_lesions, region_volumes
+from goat_ray.pipeline.rows import Row, decode_failure, run_stage
+from goat_ray.postprocess import postprocess
+from goat_ray.storage import RunStore
+
+_NO_IMAGE = np.zeros((0, 0, 0, 0), np.float32)
+_NO_LABELS = np.zeros((0, 0, 0), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Reference row to preprocessed volumes, one column for each preprocessing the members ask for."""
+
+    preprocessings: tuple[Preprocessing, ...]
+
+    def __call__(self, row: Row) -> Row:
+        """Run the stage on one row."""
+        empty = {_image_column(index): _NO_IMAGE for index in range(len(self.preprocessings))}
+        return run_stage("read", self._work, empty, row)
+
+    def _work(self, case: Case, _row: Row, context: dict[str, Any]) -> Row:
+        loaded = load_case(case)
+        spacing_mm = network_spacing_mm(loaded.grid)
+        context |= {
+            "box": [loaded.box.start, loaded.box.stop],
+            "full_shape": loaded.full_shape,
+            "grid": loaded.grid.to_dict(),
+            "inputs": {modality: asdict(file) for modality, file in loaded.inputs.items()},
+            "crop_spacing_mm": spacing_mm,
+        }
+        return {
+            _image_column(index): preprocess(loaded.crop, loaded.mask, spacing_mm, preprocessing).image
+            for index, preprocessing in enumerate(self.preprocessings)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PredictSettings:
+    """What a predict worker is started with."""
+
+    ensemble: str
+    members: tuple[str, ...] | None
+    ensemble_sha256: str
+    preprocessings: tuple[Preprocessing, ...]
+    blending: Blending
+    decode: Decode
+    mirroring: bool
+    windows_per_batch: int
+    device: str
+    threads: int
+
+
+class Predict:
+    """Preprocessed volumes to a label crop. Holds every member, so one lives as long as its worker."""
+
+    def __init__(self, settings: PredictSettings) -> None:
+        # Idle OpenMP threads must sleep: spinning ones starve the other processes of the node.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        from goat_ray.members.ensemble import load_ensemble
+        from goat_ray.members.predictor import Predictor, PredictorSettings
+
+        ensemble = load_ensemble(settings.ensemble, settings.members)
+        if ensemble.sha256 != settings.ensemble_sha256:
+            raise EnsembleError(f"{settings.ensemble} is not the ensemble this run was started with")
+        self._settings = settings
+        self._predictor = Predictor(
+            ensemble,
+            PredictorSettings(
+                blending=settings.blending,
+                decode=settings.decode,
+                mirroring=settings.mirroring,
+                windows_per_batch=settings.windows_per_batch,
+                device=settings.device,
+                threads=settings.threads,
+            ),
+        )
+
+    def __call__(self, row: Row) -> Row:
+        """Run the stage on one row."""
+        return run_stage("predict", self._work, {"labels": _NO_LABELS}, row)
+
+    def _work(self, _case: Case, row: Row, context: dict[str, Any]) -> Row:
+        box = _box(context)
+        volumes = {
+            preprocessing: Preprocessed(row[_image_column(index)], box.shape, tuple(context["crop_spacing_mm"]))
+            for index, preprocessing in enumerate(self._settings.preprocessings)
+        }
+        prediction = self._predictor.predict(volumes)
+        context["confidence"] = prediction.confidence
+        context["members"] = list(prediction.member_seconds)
+        context["environment"] = {"device": self._settings.device, "python": platform.python_version()}
+        for code, seconds in prediction.member_seconds.items():
+            context["timings_s"][f"member {code}"] = round(seconds, 4)
+        return {"labels": prediction.labels}
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Label crop to the label file's bytes and everything the commit records."""
+
+    run_id: str
+    decode: Decode
+    postprocess: PostprocessConfig
+
+    def __call__(self, row: Row) -> Row:
+        """Run the stage on one row."""
+        return run_stage("finish", self._work, {"label_file": b"", "facts": ""}, row)
+
+    def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
+        grid = Grid.from_dict(context["grid"])
+        crop = row["labels"]
+        result = postprocess(crop, self.postprocess, grid.voxel_volume_mm3)
+        whole = uncrop(result.labels, _box(context), tuple(context["full_shape"]))
+        labels = np.ascontiguousarray(from_network_axes(whole, grid.affine))
+        shapes = describe_lesions(labels, grid)
+        facts = {
+            "decode": self.decode,
+            "mean_entropy": context["confidence"].get("mean_entropy"),
+            "postprocess": {"postprocess": result.method, **asdict(result.thresholds)},
+            "regions": _region_rows(crop, shapes, grid, context["confidence"]),
+            "lesions": [{"kind": "pred", **asdict(shape)} for shape in shapes],
+            "components": [asdict(component) for component in result.removed],
+        }
+        return {"label_file": encode_labels(labels, grid), "facts": json.dumps(facts)}
+
+
+class CommitCase:
+    """The last stage: durable outputs, then the commit or error object; what leaves is a status row."""
+
+    def __init__(self, root: str, run_id: str) -> None:
+        self._store = RunStore(root)
+        self._run_id = run_id
+
+    def __call__(self, row: Row) -> Row:
+        """Run the stage on one row."""
+        done = run_stage("commit", self._work, {}, row)
+        if done["error"] and not done["fatal"]:
+            done = run_stage("commit", self._record_failure, {}, {**done, "failure": done["error"], "error": ""})
+        return {"case_id": done["case_id"], "error": done["error"], "fatal": done["fatal"]}
+
+    def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
+        key, data = label_key(case.case_id), bytes(row["label_file"])
+        grid = Grid.from_dict(context["grid"])
+        commit = Commit(
+            run_id=self._run_id,
+            case_id=case.case_id,
+            site=case.site,
+            cohort=case.cohort,
+            label_key=key,
+            outputs={key: Output.of(data)},
+            inputs=context["inputs"],
+            shape=grid.shape,
+            spacing_mm=grid.spacing_mm,
+            members=tuple(context["members"]),
+            environment=context["environment"],
+            timings_s=context["timings_s"],
+            **json.loads(row["facts"]),
+        )
+        try:
+            write_commit(self._store, commit, {key: data})
+        except StorageError as error:
+            hint = "check the permissions and the free space of --out, then run the same command again"
+            raise CaseError(Category.WRITE_FAILED, str(error), hint) from error
+        return {}
+
+    def _record_failure(self, case: Case, row: Row, _context: dict[str, Any]) -> Row:
+        failure = decode_failure(row["failure"])
+        write_failure(self._store, FailedCase(case.case_id, failure, case.site, case.cohort))
+        return {"error": row["failure"]}
+
+
+def worker_lost(attempts: int) -> Failure:
+    """The failure of a case whose worker died every time it was tried."""
+    message = f"the worker process died while it had this case, {attempts} times in a row"
+    hint = "look for the kernel's out-of-memory killer on the workers; give them more memory or run fewer (--workers)"
+    return Failure(Category.WORKER_LOST, message, hint, "predict", attempts)
+
+
+def _image_column(index: int) -> str:
+    return f"image_{index}"
+
+
+def _box(context: Mapping[str, Any]) -> Box:
+    start, stop = context["box"]
+    return Box(tuple(start), tuple(stop))
+
+
+def _region_rows(
+    crop: LabelMap, shapes: list[LesionShape], grid: Grid, confidence: Mapping[str, float | None]
+) -> list[dict[str, Any]]:
+    """Rows of `regions`; `crop` is the label crop before postprocessing, `shapes` are the lesions after it."""
+    return [
+        {
+            "region": region,
+            "n_pred": volume.n_lesions,
+            "pred_volume_vox": volume.volume_vox,
+            "pred_volume_ml": volume.volume_ml,
+            "raw_volume_ml": np.count_nonzero(region_mask(crop, region)) * grid.voxel_volume_mm3 / 1000,
+            "mean_probability": confidence.get(region),
+        }
+        for region, volume in region_volumes(shapes, grid).items()
+    ]

@@ -1,0 +1,58 @@
+"""Tiny cohorts and ensembles for tests of the whole path."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+
+from goat_ray.demo.phantoms import Phantom, make_phantom
+from goat_ray.labels import MODALITIES
+from goat_ray.members.importing import import_results
+from tests.members.results import nnunet_network, small_dataset, small_plans, write_results_folder
+
+SHAPE = (30, 34, 28)
+REGION_LABELS = {"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}
+
+
+def phantom(seed: int) -> Phantom:
+    """A small head with a glioma."""
+    return make_phantom(seed, SHAPE, "large_glioma", "north")
+
+
+def write_case(cohort: Path, case_id: str, seed: int = 1) -> Path:
+    """Write one phantom as a BraTS case folder; returns the folder."""
+    head = phantom(seed)
+    folder = cohort / case_id
+    folder.mkdir(parents=True)
+    for modality in MODALITIES:
+        image = nibabel.Nifti1Image(head.images[modality].astype(np.int16), head.affine)
+        nibabel.save(image, folder / f"{case_id}-{modality}.nii.gz")
+    return folder
+
+
+def write_tiny_ensemble(folder: Path, *, poisoned: bool = False) -> Path:
+    """Import two members with random weights, of different channel orders and label schemes; returns the manifest.
+
+    Args:
+        folder: where results folders and the ensemble go.
+        poisoned: give the second member a weight that is not a number.
+    """
+    torch.manual_seed(0)
+    sources = []
+    for code, dataset, heads in (
+        ("Labels", small_dataset(), 4),
+        ("Regions", small_dataset(labels=REGION_LABELS, regions_class_order=[2, 1, 3], **_other_order()), 3),
+    ):
+        plans = small_plans(patch=(24, 24, 16))
+        state = nnunet_network(plans, 4, heads, deep_supervision=False).state_dict()
+        if poisoned and code == "Regions":
+            state["decoder.seg_layers.1.bias"][0] = float("nan")
+        sources.append(f"{code}={write_results_folder(folder / code, plans, dataset, state)}")
+    manifest = folder / "ensemble.yaml"
+    import_results(sources, manifest)
+    return manifest
+
+
+def _other_order() -> dict[str, dict[str, str]]:
+    return {"channel_names": {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}}

@@ -1,0 +1,145 @@
+"""The commit protocol on a local run folder."""
+
+from pathlib import Path
+
+import pytest
+
+from goat_ray.cases import FailedCase
+from goat_ray.commits import (
+    Commit,
+    Output,
+    clear_run,
+    commit_key,
+    error_key,
+    label_key,
+    open_run,
+    read_ledger,
+    read_run,
+    write_commit,
+    write_failure,
+)
+from goat_ray.errors import Category, ConfigError, Failure, StorageError
+from goat_ray.storage import RunStore
+
+FINGERPRINT = {"decode": "majority", "postprocess": {"wt_max": 250}}
+FAILURE = Failure(Category.UNREADABLE_FILE, "t1c is damaged", "copy it again", "read")
+
+
+def commit_of(case_id: str, data: bytes, run_id: str = "run") -> Commit:
+    return Commit(
+        run_id=run_id,
+        case_id=case_id,
+        site="north",
+        cohort=None,
+        label_key=label_key(case_id),
+        outputs={label_key(case_id): Output.of(data)},
+        inputs={"t1c": {"name": "t1c.nii.gz", "size": 3, "sha256": "00"}},
+        shape=(4, 5, 6),
+        spacing_mm=(1.0, 1.0, 1.0),
+        members=("A", "B"),
+        decode="majority",
+        mean_entropy=0.25,
+        postprocess={"postprocess": "adaptive", "et_threshold": 1.5},
+        regions=[{"region": "ET", "n_pred": 1}],
+        lesions=[],
+        components=[],
+        timings_s={"read": 0.5},
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(str(tmp_path / "run"))
+
+
+def test_a_commit_survives_the_way_to_disk_and_back(store: RunStore) -> None:
+    commit = commit_of("case-1", b"labels")
+    write_commit(store, commit, {commit.label_key: b"labels"})
+    assert read_ledger(store, "run").commits == {"case-1": commit}
+
+
+def test_commits_are_sharded_by_two_hex_digits() -> None:
+    folder, shard, name = commit_key("BraTS-GoAT-00001").split("/")
+    assert (folder, name) == ("commits", "BraTS-GoAT-00001.json")
+    assert len(shard) == 2
+    assert int(shard, 16) >= 0
+
+
+def test_a_commit_without_its_label_does_not_count(store: RunStore) -> None:
+    commit = commit_of("case-1", b"labels")
+    write_commit(store, commit, {commit.label_key: b"labels"})
+    store.delete(commit.label_key)
+    assert read_ledger(store, "run").commits == {}
+
+
+def test_a_commit_whose_label_has_another_size_does_not_count(store: RunStore) -> None:
+    commit = commit_of("case-1", b"labels")
+    write_commit(store, commit, {commit.label_key: b"labels"})
+    store.write(commit.label_key, b"cut")
+    assert read_ledger(store, "run").commits == {}
+
+
+def test_a_commit_of_another_run_or_a_damaged_one_does_not_count(store: RunStore) -> None:
+    other = commit_of("case-1", b"labels", run_id="another")
+    write_commit(store, other, {other.label_key: b"labels"})
+    store.write(commit_key("case-2"), b'{"run_id": ')
+    assert read_ledger(store, "run").commits == {}
+
+
+def test_a_failure_is_read_back_and_withdrawn_by_a_later_commit(store: RunStore) -> None:
+    failed = FailedCase("case-1", FAILURE, "north", None)
+    write_failure(store, failed)
+    assert read_ledger(store, "run").failures == {"case-1": failed}
+    commit = commit_of("case-1", b"labels")
+    write_commit(store, commit, {commit.label_key: b"labels"})
+    ledger = read_ledger(store, "run")
+    assert (list(ledger.commits), ledger.failures) == (["case-1"], {})
+    assert store.size(error_key("case-1")) is None
+
+
+def test_committing_the_same_case_twice_is_harmless(store: RunStore) -> None:
+    commit = commit_of("case-1", b"labels")
+    for _ in range(2):
+        write_commit(store, commit, {commit.label_key: b"labels"})
+    assert list(read_ledger(store, "run").commits) == ["case-1"]
+
+
+def test_a_case_committed_differently_under_the_same_settings_is_never_replaced(store: RunStore) -> None:
+    first = commit_of("case-1", b"labels")
+    write_commit(store, first, {first.label_key: b"labels"})
+    with pytest.raises(StorageError, match="theirs is kept"):
+        write_commit(store, commit_of("case-1", b"others"), {first.label_key: b"others"})
+    assert read_ledger(store, "run").commits == {"case-1": first}
+    assert store.read(first.label_key) == b"labels"
+
+
+def test_an_unsafe_case_id_stays_inside_the_run_folder(store: RunStore) -> None:
+    write_failure(store, FailedCase("../../evil", FAILURE, None, None))
+    (key,) = store.list("errors")
+    assert ".." not in key
+    assert read_ledger(store, "run").failures["../../evil"].failure == FAILURE
+
+
+def test_a_run_folder_is_reused_only_with_equal_settings(store: RunStore) -> None:
+    run_id = open_run(store, FINGERPRINT, {"config": {}})
+    assert open_run(store, FINGERPRINT, {"config": {"workers": 3}}) == run_id
+    assert read_run(store)["config"] == {}
+    changed = {**FINGERPRINT, "postprocess": {"wt_max": 300}}
+    with pytest.raises(ConfigError, match=r"postprocess\.wt_max differ"):
+        open_run(store, changed, {})
+    assert open_run(store, changed, {}, overwrite=True) != run_id
+
+
+def test_overwrite_deletes_what_a_run_wrote_and_nothing_else(store: RunStore) -> None:
+    open_run(store, FINGERPRINT, {})
+    commit = commit_of("case-1", b"labels")
+    write_commit(store, commit, {commit.label_key: b"labels"})
+    store.write("notes.txt", b"mine")
+    clear_run(store)
+    assert list(store.list("")) == ["notes.txt"]
+
+
+def test_overwrite_leaves_a_folder_alone_that_is_no_run(store: RunStore) -> None:
+    store.write("labels/precious.nii.gz", b"mine")
+    clear_run(store)
+    assert list(store.list("")) == ["labels/precious.nii.gz"]
