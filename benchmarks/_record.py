@@ -31,7 +31,7 @@ def record(name: str, payload: Mapping[str, Any], packages: Sequence[str] = ("nu
     path = RESULTS / f"{name}.json"
     content = {
         "benchmark": name,
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": _machine(),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in sorted(packages)}},

@@ -1,9 +1,9 @@
 """CPU time of the ratio-adaptive rule on noisy label maps, against one whole-volume mask per component."""
 
 import numpy as np
-from _record import cpu_seconds, record
 from scipy import ndimage
 
+from benchmarks._record import cpu_seconds, record
 from goat_ray.config import PostprocessConfig
 from goat_ray.labels import Label, LabelMap
 from goat_ray.postprocess import postprocess

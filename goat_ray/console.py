@@ -30,8 +30,8 @@ def set_up_logging(verbose: bool) -> None:
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> None:
     """A table: drawn on a terminal, tab-separated lines otherwise."""
     if not out.is_terminal:
-        for cells in (columns, *rows):
-            out.print("\t".join(str(cell) for cell in cells), soft_wrap=True, markup=False)
+        lines = ("\t".join(" ".join(str(cell).split()) for cell in cells) for cells in (columns, *rows))
+        sys.stdout.writelines(f"{line}\n" for line in lines)
         return
     table = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:

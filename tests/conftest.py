@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ("tests.s3_server",)
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -15,6 +15,9 @@ from goat_ray.errors import CaseError, Category
 LONGEST_HEADER = 540
 """Bytes of a file that `parse_header` wants to see (fewer if the file is shorter)."""
 
+MAX_VOXELS = 512**3
+"""Largest volume that is read or resampled to, unless a caller says otherwise."""
+
 RawHeader: TypeAlias = Any  # nibabel leaves most of its header classes untyped
 
 _HEADERS: dict[int, tuple[Any, bytes]] = {348: (nib.Nifti1Header, b"n+1"), 540: (nib.Nifti2Header, b"n+2")}

@@ -15,7 +15,7 @@ from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
 from goat_ray.errors import CaseError, Category
-from goat_ray.imaging.header import LONGEST_HEADER, parse_header, unreadable
+from goat_ray.imaging.header import LONGEST_HEADER, MAX_VOXELS, parse_header, unreadable
 from goat_ray.labels import LabelMap
 
 _DATA_OFFSET = 352
@@ -63,7 +63,7 @@ class Image:
     grid: Grid
 
 
-def decode_image(data: bytes, name: str, *, max_voxels: int = 512**3) -> Image:
+def decode_image(data: bytes, name: str, *, max_voxels: int = MAX_VOXELS) -> Image:
     """Read a 3-D image from the bytes of a `.nii` or `.nii.gz` file; which of the two shows in the bytes.
 
     Args:
@@ -94,7 +94,7 @@ def decode_image(data: bytes, name: str, *, max_voxels: int = 512**3) -> Image:
     return Image(voxels.reshape(header.shape, order="F"), Grid(header.shape, header.affine))
 
 
-def read_header(data: bytes, name: str, *, max_voxels: int = 512**3) -> Grid:
+def read_header(data: bytes, name: str, *, max_voxels: int = MAX_VOXELS) -> Grid:
     """The grid of an image, from its header alone: the voxels are not decompressed.
 
     Raises:
@@ -105,7 +105,7 @@ def read_header(data: bytes, name: str, *, max_voxels: int = 512**3) -> Grid:
     return Grid(header.shape, header.affine)
 
 
-def decode_labels(data: bytes, name: str, *, max_voxels: int = 512**3) -> tuple[LabelMap, Grid]:
+def decode_labels(data: bytes, name: str, *, max_voxels: int = MAX_VOXELS) -> tuple[LabelMap, Grid]:
     """Read a label map (x, y, z), stored as any number type that holds whole numbers from 0 to 255.
 
     Raises:

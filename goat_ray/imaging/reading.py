@@ -17,6 +17,7 @@ from goat_ray.imaging.geometry import (
     check_values,
     to_network_axes,
 )
+from goat_ray.imaging.header import MAX_VOXELS
 from goat_ray.imaging.nifti import Grid, Image, decode_image
 from goat_ray.labels import MODALITIES, Mask
 
@@ -55,7 +56,7 @@ class LoadedCase:
     inputs: dict[str, InputFile]
 
 
-def load_case(case: Case, *, max_voxels: int = 512**3) -> LoadedCase:
+def load_case(case: Case, *, max_voxels: int = MAX_VOXELS) -> LoadedCase:
     """Read the four images of a case, check them, turn them to LPS and crop them to the brain.
 
     Raises:

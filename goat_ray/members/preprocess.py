@@ -1,5 +1,6 @@
 """From a brain crop to what the networks read, and back: nnU-Net's z-score and resampling, bit for bit."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -7,7 +8,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from goat_ray.errors import EnsembleError
+from goat_ray.errors import CaseError, Category, EnsembleError
+from goat_ray.imaging.header import MAX_VOXELS
 from goat_ray.labels import Mask
 from goat_ray.members.plans import Preprocessing
 from goat_ray.members.windows import Shape
@@ -55,6 +57,7 @@ def preprocess(crop: NDArray[Any], mask: Mask, spacing_mm: Sequence[float], spec
 
     Raises:
         EnsembleError: see `preprocessing_problem`.
+        CaseError: `too_large` when the planned spacing would make the crop so.
     """
     if problem := preprocessing_problem(spec):
         raise EnsembleError(problem)
@@ -67,6 +70,7 @@ def preprocess(crop: NDArray[Any], mask: Mask, spacing_mm: Sequence[float], spec
     spacing = _transposed(spacing_mm, spec)
     old_shape = _transposed((z, y, x), spec)
     shape = tuple(round(now / planned * n) for now, planned, n in zip(spacing, spec.spacing_mm, old_shape, strict=True))
+    _check_size(shape, spacing)
     image = _resample(image, shape, spacing, spec.spacing_mm, order=3)
     return Preprocessed(image, (z, y, x), (spacing_mm[0], spacing_mm[1], spacing_mm[2]))
 
@@ -80,6 +84,21 @@ def restore(logits: NDArray[Any], volume: Preprocessed, spec: Preprocessing) -> 
     spacing = _transposed(volume.crop_spacing_mm, spec)
     restored = _resample(logits, shape, spec.spacing_mm, spacing, order=1)
     return restored.transpose(0, *(1 + spec.transpose.index(axis) for axis in range(3)))
+
+
+def _check_size(shape: Sequence[int], spacing_mm: Sequence[float]) -> None:
+    """A spacing that is wrong in the header must not become an allocation."""
+    if not 1 <= math.prod(shape) <= MAX_VOXELS:
+        raise CaseError(
+            Category.TOO_LARGE,
+            f"resampled from {_shown(spacing_mm)} mm the brain would have {_shown(shape)} voxels; at least one and at "
+            f"most {MAX_VOXELS} were expected",
+            "Check the voxel size in the headers.",
+        )
+
+
+def _shown(values: Sequence[float]) -> str:
+    return "×".join(f"{value:g}" for value in values)
 
 
 def _transposed(values: Sequence[_T], spec: Preprocessing) -> tuple[_T, ...]:

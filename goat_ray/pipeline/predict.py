@@ -16,7 +16,7 @@ from goat_ray.pipeline.cluster import Placement, place_on_this_cluster, ray_sess
 from goat_ray.pipeline.dataset import Stages, run_passes
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.stages import Finish, Predict, PredictSettings, Read, worker_lost
-from goat_ray.storage import RunStore
+from goat_ray.storage import RunStore, absolute
 from goat_ray.tables import build_tables, encode_table, table_key
 
 
@@ -108,7 +108,7 @@ def prepare(config: RunConfig, *, overwrite: bool = False) -> Job:
     )
     if not discovery.discovered:
         raise ConfigError(f"{config.cohort}: no case was found")
-    store = RunStore(config.out)
+    store = RunStore(absolute(config.out))
     about = {
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": config.model_dump(mode="json"),
@@ -158,7 +158,7 @@ def stages_of(job: Job, placement: Placement, worker: type[Predict] = Predict) -
     config = job.config
     preprocessings = _preprocessings(job.ensemble)
     settings = PredictSettings(
-        ensemble=config.ensemble,
+        ensemble=absolute(config.ensemble),
         members=config.members,
         ensemble_sha256=job.ensemble.sha256,
         preprocessings=preprocessings,

@@ -136,7 +136,7 @@ class Finish:
         shapes = describe_lesions(labels, grid)
         facts = {
             "decode": self.decode,
-            "mean_entropy": context["confidence"].get("mean_entropy"),
+            "mean_entropy": context["confidence"]["entropy"],
             "postprocess": {"postprocess": result.method, **asdict(result.thresholds)},
             "regions": _region_rows(crop, shapes, grid, context["confidence"]),
             "lesions": [{"kind": "pred", **asdict(shape)} for shape in shapes],

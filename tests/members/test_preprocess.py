@@ -5,7 +5,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from goat_ray.errors import EnsembleError
+from goat_ray.errors import CaseError, Category, EnsembleError
 from goat_ray.members.plans import Preprocessing
 from goat_ray.members.preprocess import preprocess, restore
 from tests.members import nnunet_reference as nnunet
@@ -130,3 +130,12 @@ def test_resampling_says_nothing_on_the_terminal():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("spacing_mm", [(500.0, 500.0, 500.0), (1e-6, 1.0, 1.0)])
+def test_an_absurd_voxel_size_is_refused_before_anything_is_resampled(head, spacing_mm):
+    crop, mask = cropped_as_nnunet(head)
+    with pytest.raises(CaseError) as caught:
+        preprocess(crop, mask, spacing_mm, spec_of(nnunet.plans((16, 16, 16))))
+    assert caught.value.category == Category.TOO_LARGE
+    assert "voxel size" in caught.value.hint

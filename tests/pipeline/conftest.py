@@ -12,8 +12,8 @@ from tests.cohorts import write_case, write_tiny_ensemble
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """A local Ray with four logical processors."""
+def ray_cluster(s3_endpoint: str) -> Iterator[None]:
+    """A local Ray with four logical processors, whose workers know the S3 server."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray

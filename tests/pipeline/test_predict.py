@@ -76,6 +76,7 @@ def test_a_run_says_what_it_was_made_from(plain_run: RunSummary, ensemble: Path)
     assert record["config"]["ensemble"] == str(ensemble)
     cases = pq.read_table(f"{plain_run.out}/tables/cases.parquet").to_pylist()
     assert all(row["members"] == ["Labels", "Regions"] for row in cases)
+    assert all(0 < row["mean_entropy"] <= np.log(4) for row in cases)
     assert {row["run_id"] for row in cases} == {plain_run.run_id}
 
 
@@ -158,7 +159,7 @@ def bad_cohort(folder: Path) -> dict[str, Category]:
         image = nibabel.load(path)
         nibabel.save(change(np.asarray(image.dataobj), image.affine), path)  # type: ignore[operator]
 
-    def with_value(value: float):  # noqa: ANN202
+    def with_value(value: float):
         def change(data: np.ndarray, affine: np.ndarray) -> nibabel.Nifti1Image:
             data = data.astype(np.float32)
             data[data.shape[0] // 2, data.shape[1] // 2, data.shape[2] // 2] = value

@@ -1,0 +1,51 @@
+"""The whole path on an S3 server: cohort, run folder and tables as objects."""
+
+from pathlib import Path
+
+import pytest
+
+from goat_ray import storage
+from goat_ray.config import RunConfig
+from goat_ray.errors import Category
+from goat_ray.pipeline.predict import RunSummary, predict_cohort
+from tests.pipeline.test_predict import STABLE_TABLES, outputs
+
+pytestmark = pytest.mark.usefixtures("s3_endpoint", "ray_cluster")
+
+
+def upload(folder: Path, uri: str) -> None:
+    store = storage.RunStore(uri)
+    for path in folder.rglob("*.nii.gz"):
+        store.write(path.relative_to(folder).as_posix(), path.read_bytes())
+
+
+def test_a_cohort_on_s3_gives_the_same_bytes_as_one_in_a_folder(
+    s3_bucket: str, cohort: Path, config: RunConfig
+) -> None:
+    upload(cohort, f"{s3_bucket}/cohort")
+    local = predict_cohort(config.model_copy(update={"limit": 2}))
+    there = {"cohort": f"{s3_bucket}/cohort", "out": f"{s3_bucket}/runs/one", "limit": 2}
+    remote: RunSummary = predict_cohort(config.model_copy(update=there))
+    assert (remote.ok, remote.skipped) == (2, 3)
+    store = storage.RunStore(remote.out)
+    keys = [*store.list("labels"), *(f"tables/{name}.parquet" for name in STABLE_TABLES)]
+    assert {key: store.read(key) for key in keys} == outputs(local.out)
+    again = predict_cohort(config.model_copy(update=there))
+    assert again.already_done == 2
+
+
+def test_an_object_that_cannot_be_read_fails_only_its_case(
+    s3_bucket: str, cohort: Path, tmp_path: Path, config: RunConfig
+) -> None:
+    upload(cohort / "BraTS-GoAT-00001", f"{s3_bucket}/images")
+    names = [f"{s3_bucket}/images/BraTS-GoAT-00001-{modality}.nii.gz" for modality in ("t1c", "t1n", "t2f", "t2w")]
+    denied = ["s3://no-such-bucket/x.nii.gz", *names[1:]]
+    manifest = tmp_path / "cohort.csv"
+    rows = [["case_id", "t1c", "t1n", "t2f", "t2w"], ["good", *names], ["denied", *denied]]
+    manifest.write_text("\n".join(",".join(row) for row in rows))
+    summary = predict_cohort(config.model_copy(update={"cohort": str(manifest)}))
+    assert summary.ok == 1
+    (failed,) = summary.failures
+    assert failed.case_id == "denied"
+    assert failed.failure.category in {Category.UNREADABLE_FILE, Category.MISSING_MODALITY}
+    assert "no-such-bucket" in failed.failure.message
