@@ -46,7 +46,7 @@ def test_a_bad_key_or_value_is_named_with_what_would_be_right(values: dict[str, 
 def test_a_file_that_is_no_plain_yaml_mapping_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="run[.]yaml"):
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
         load_config(str(path), NEEDED)
 
 
