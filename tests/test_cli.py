@@ -51,6 +51,8 @@ def test_a_clean_run_exits_0(ensemble: Path, tmp_path: Path) -> None:
         (["predict", "cohort", "--ensemble", "ENSEMBLE", "--out", "run", "--members", "Label"], "Labels"),
         (["predict", "cohort", "--ensemble", "ENSEMBLE", "--out", "run", "--decode", "best"], "majority"),
         (["predict", "cohort", "--ensemble", "ENSEMBLE"], "out: field required"),
+        (["predict", "cohort", "--ensemble", "ENSEMBLE", "--out", "/proc/run"], "/proc/run"),
+        (["predict", "ftp://host/cohort", "--ensemble", "ENSEMBLE", "--out", "run"], "ftp://"),
         (["predict", "cohort", "--no-such-flag"], "no-such-flag"),
         (["ensemble", "import", "nowhere", "--out", "e.yaml"], "nowhere"),
         (["ensemble", "inspect", "missing.yaml"], "missing.yaml"),

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from goat_ray.cases import Case, Discovery, FailedCase, discover
 from goat_ray.commits import RUN_KEY, Ledger, encode_json, error_key, open_run, read_ledger, read_run, write_failure
 from goat_ray.config import RunConfig
-from goat_ray.errors import ConfigError, GoatRayError
+from goat_ray.errors import ConfigError, GoatRayError, StorageError
 from goat_ray.members.ensemble import Ensemble, check_members, load_ensemble, load_network
 from goat_ray.members.plans import Preprocessing
 from goat_ray.pipeline.cluster import Placement, place_on_this_cluster, ray_session
@@ -76,7 +76,11 @@ def predict_cohort(
     before = read_ledger(job.store, job.run_id)
     pending = _pending(job, before, retry_failed)
     already_done = sum(case.case_id in before.commits for case in job.discovery.cases)
-    reporter.start(len(pending), already_done)
+    unusable = [failed for failed in job.discovery.failures if failed.case_id not in before.commits]
+    reporter.start(len(pending) + len(unusable), already_done)
+    for failed in unusable:
+        write_failure(job.store, failed)
+        reporter.case_ended(failed.case_id, failed.failure)
     if pending:
         with ray_session(config.address):
             _process(job, pending, reporter)
@@ -92,9 +96,16 @@ def prepare(config: RunConfig, *, overwrite: bool = False) -> Job:
     """Every check that needs no image data: ensemble, cohort, run folder; writes `run.json`.
 
     Raises:
-        ConfigError: empty or missing cohort, or a run folder with other settings.
+        ConfigError: empty or missing cohort, a run folder with other settings, or storage out of reach.
         EnsembleError: unknown member, missing or altered weights, or weights of the wrong shapes.
     """
+    try:
+        return _checked(config, overwrite)
+    except StorageError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _checked(config: RunConfig, overwrite: bool) -> Job:
     ensemble = load_ensemble(config.ensemble, config.members)
     check_members(ensemble)
     for member in ensemble.members:
@@ -124,18 +135,14 @@ def prepare(config: RunConfig, *, overwrite: bool = False) -> Job:
 
 
 def _pending(job: Job, before: Ledger, retry_failed: bool) -> list[Case]:
-    """Cases to do now. Faults found by discovery are recorded afresh, those of earlier calls kept or withdrawn."""
-    for failed in before.failures.values():
-        if retry_failed or failed.failure.stage == "discover":
-            job.store.delete(error_key(failed.case_id))
-    for failed in job.discovery.failures:
-        write_failure(job.store, failed)
-    kept = {
-        case_id
-        for case_id, failed in before.failures.items()
-        if not retry_failed and failed.failure.stage != "discover"
+    """Cases to do now. Failures of earlier calls stay, unless discovery found them or they are to be retried."""
+    withdrawn = {
+        case_id for case_id, failed in before.failures.items() if retry_failed or failed.failure.stage == "discover"
     }
-    return [case for case in _within_limit(job) if case.case_id not in before.commits and case.case_id not in kept]
+    for case_id in withdrawn:
+        job.store.delete(error_key(case_id))
+    ended = before.commits.keys() | (before.failures.keys() - withdrawn)
+    return [case for case in _within_limit(job) if case.case_id not in ended]
 
 
 def _within_limit(job: Job) -> tuple[Case, ...]:

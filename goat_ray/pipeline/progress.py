@@ -18,7 +18,7 @@ class Reporter(Protocol):
     """Told of every case as it ends."""
 
     def start(self, total: int, already_done: int) -> None:
-        """`total` cases are to be done now; `already_done` were found committed."""
+        """`total` cases will end in this call; `already_done` were found committed."""
 
     def case_ended(self, case_id: str, failure: Failure | None) -> None:
         """One more case was committed, or failed."""
@@ -87,10 +87,9 @@ class BarReporter:
             TimeRemainingColumn(),
             console=console,
         )
-        self._task = self._progress.add_task("starting workers", total=None, failed="")
+        self._task = self._progress.add_task("cases", total=None, failed="")
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(
@@ -102,6 +101,7 @@ class BarReporter:
         """See `Reporter`."""
         note = f"cases ({already_done} already done)" if already_done else "cases"
         self._progress.update(self._task, total=total, description=note)
+        self._progress.start()
 
     def case_ended(self, case_id: str, failure: Failure | None) -> None:
         """See `Reporter`."""
