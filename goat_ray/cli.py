@@ -63,7 +63,6 @@ def predict(
     ensemble: Annotated[str | None, typer.Option(help="ensemble.yaml from `goat-ray ensemble import`.")] = None,
     out: Annotated[str | None, typer.Option(help="Run folder or s3:// prefix; resumed if it exists.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file with any of these settings; flags override it.")] = None,
-    references: Annotated[str | None, typer.Option(help="Folder of reference label maps.")] = None,
     sites: Annotated[str | None, typer.Option(help="CSV or parquet: case_id, site, cohort.")] = None,
     members: Annotated[str | None, typer.Option(help="Comma-separated member codes; all by default.")] = None,
     suffix: Annotated[list[str] | None, typer.Option(help="Older file suffix, e.g. t1ce=t1c; repeat.")] = None,
@@ -87,7 +86,6 @@ def predict(
         "cohort": cohort,
         "ensemble": ensemble,
         "out": out,
-        "references": references,
         "sites": sites,
         "members": _names(members),
         "suffixes": _pairs("--suffix", suffix),
@@ -118,7 +116,10 @@ def demo(
 
     cohort, run = out / "cohort", out / "run"
     console.out.print(f"making the phantom cohort in {cohort}", markup=False)
-    write_demo_cohort(cohort)
+    try:
+        write_demo_cohort(cohort)
+    except OSError as error:
+        raise ConfigError(f"{cohort} cannot be written: {error.strerror}") from error
     settings = RunConfig(
         cohort=str(cohort), ensemble=str(EMBEDDED_ENSEMBLE), out=str(run), sites=str(cohort / "sites.csv")
     )

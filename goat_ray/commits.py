@@ -15,6 +15,7 @@ from goat_ray.storage import RunStore
 RUN_KEY = "run.json"
 RUN_CONTENT = ("labels", "commits", "errors", "tables", "suspects", "thumbnails", "probabilities")
 _READERS = 32
+_DAMAGED = (AttributeError, KeyError, TypeError, ValueError)  # what decoding a damaged object raises
 
 Decoded = TypeVar("Decoded")
 
@@ -65,7 +66,7 @@ class Commit:
 
     @classmethod
     def from_json(cls, data: bytes) -> "Commit":
-        """Inverse of `to_json`; a malformed object raises KeyError, TypeError or ValueError."""
+        """Inverse of `to_json`; a malformed object raises one of `_DAMAGED`."""
         values = json.loads(data)
         values["outputs"] = {key: Output(**output) for key, output in values["outputs"].items()}
         for name in ("shape", "spacing_mm", "members"):
@@ -183,25 +184,33 @@ def write_commit(store: RunStore, commit: Commit, outputs: Mapping[str, bytes]) 
         StorageError: an output could not be written, or another run has committed the case differently.
     """
     key = commit_key(commit.case_id)
-    _check_not_taken(store, key, commit)
+    existing = _read_commit(store, key)
+    if existing is not None and _is_intact(store, existing, commit.run_id):
+        _check_same(store, existing, commit)
+    store.delete(key)
     for output, data in outputs.items():
         store.write(output, data)
     if not store.create(key, commit.to_json()):
-        _check_not_taken(store, key, commit)
-        store.write(key, commit.to_json())
+        _check_same(store, _read_commit(store, key), commit)
     store.delete(error_key(commit.case_id))
 
 
-def _check_not_taken(store: RunStore, key: str, commit: Commit) -> None:
-    """A commit that is damaged, of other settings or of equal outputs may be replaced; any other is kept."""
-    if store.size(key) is None:
-        return
+def _read_commit(store: RunStore, key: str) -> Commit | None:
     try:
-        existing = Commit.from_json(store.read(key))
-    except (KeyError, TypeError, ValueError):
-        return
-    if existing.run_id == commit.run_id and existing.outputs != commit.outputs:
-        raise StorageError(f"{store.root}/{key} was committed by someone else with other outputs; theirs is kept")
+        return Commit.from_json(store.read(key)) if store.size(key) is not None else None
+    except _DAMAGED:
+        return None
+
+
+def _is_intact(store: RunStore, commit: Commit, run_id: str) -> bool:
+    sizes = {output: store.size(output) for output in commit.outputs}
+    return commit.run_id == run_id and all(sizes[output] == record.size for output, record in commit.outputs.items())
+
+
+def _check_same(store: RunStore, existing: Commit | None, commit: Commit) -> None:
+    if existing is None or existing.outputs != commit.outputs:
+        where = f"{store.root}/{commit_key(commit.case_id)}"
+        raise StorageError(f"{where} was committed by someone else with other outputs; theirs is kept")
 
 
 def _shard(case_id: str) -> str:
@@ -218,7 +227,7 @@ def _read_all(store: RunStore, folder: str, decode: Callable[[bytes], Decoded]) 
     def read(key: str) -> Decoded | None:
         try:
             return decode(store.read(key))
-        except (KeyError, TypeError, ValueError):
+        except _DAMAGED:
             return None
 
     with ThreadPoolExecutor(_READERS) as pool:

@@ -53,7 +53,6 @@ class RunConfig(Settings):
     cohort: str = Field(description="folder, s3:// prefix, nnU-Net raw folder or CSV/parquet manifest")
     ensemble: str = Field(description="ensemble.yaml written by `goat-ray ensemble import`")
     out: str = Field(description="run folder or s3:// prefix")
-    references: str | None = Field(None, description="folder of reference label maps; overrides those in the cohort")
     sites: str | None = Field(None, description="CSV or parquet with case_id, site and cohort")
     members: tuple[str, ...] | None = Field(None, description="subset of member codes; all when unset")
     suffixes: dict[str, str] | None = Field(None, description="older file suffix to modality, e.g. t1ce: t1c")
@@ -65,7 +64,7 @@ class RunConfig(Settings):
     mirroring: bool = Field(False, description="average over each member's mirrored inputs (8x the work)")
     postprocess: PostprocessConfig = PostprocessConfig()
 
-    device: str | None = Field(None, description="cuda or cpu; a GPU where there is one when unset")
+    device: Literal["cpu", "cuda"] | None = Field(None, description="cuda or cpu; a GPU where there is one when unset")
     workers: int | None = Field(None, ge=1, description="predict actors; from the cluster's size when unset")
     threads: int | None = Field(None, ge=1, description="CPU threads of one predict actor")
     windows_per_batch: int = Field(4, ge=1, le=64, description="windows per forward pass")
@@ -80,6 +79,8 @@ class RunConfig(Settings):
             "decode": self.decode,
             "blending": self.blending,
             "mirroring": self.mirroring,
+            "suffixes": self.suffixes,
+            "channels": self.channels,
             "postprocess": self.postprocess.model_dump(),
         }
 

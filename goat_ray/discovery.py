@@ -12,6 +12,7 @@ from goat_ray import storage
 from goat_ray.errors import ConfigError
 from goat_ray.labels import MODALITIES, modality_of
 
+_IMAGES = (".nii", ".nii.gz", ".dcm", ".mgz", ".mha", ".nrrd")  # a folder with one of these is meant as a case
 _NIFTI = (".nii.gz", ".nii")
 _RAW_IMAGE = re.compile(r"((?:images(?:Ts|Tr)/)?)([^/]+)_(\d{4})\.nii(?:\.gz)?")
 _MANIFEST_OPTIONAL = ("reference", "site", "cohort")
@@ -91,7 +92,7 @@ def read_table(uri: str, required: Sequence[str], optional: Sequence[str] = ()) 
         raise ConfigError(str(error)) from None
     try:
         columns, rows = _parse_parquet(data) if uri.endswith(".parquet") else _parse_csv(data)
-    except (ValueError, OSError, csv.Error) as error:
+    except (ValueError, OSError, csv.Error, NotImplementedError) as error:
         raise ConfigError(f"{uri} is not a readable table: {error}") from None
     missing = [column for column in required if column not in columns]
     if missing:
@@ -160,11 +161,11 @@ def _case_folders(source: str, keys: Iterable[str], suffixes: Mapping[str, str])
     found: dict[str, Candidate] = {}
     for key in keys:
         case_id, _, name = key.partition("/")
-        stem = _stem(name)
-        if stem is None or "/" in stem:
+        if "/" in name or not name.lower().endswith(_IMAGES):
             continue
         expected = {modality: f"{case_id}-{modality}.nii.gz" for modality in MODALITIES}
         candidate = found.setdefault(case_id, Candidate(case_id, storage.join(source, case_id), expected))
+        stem = _stem(name) or ""
         suffix = stem[len(case_id) + 1 :] if stem.startswith(tuple(case_id + mark for mark in separators)) else ""
         if suffix in modalities:
             candidate.images.setdefault(modalities[suffix], []).append(storage.join(source, key))

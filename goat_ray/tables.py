@@ -32,6 +32,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("wt_threshold", pa.float64()),
             ("et_mean_component", pa.float64()),
             ("wt_mean_component", pa.float64()),
+            ("threshold_unit", _TEXT),
             ("n_removed_components", pa.int32()),
             ("mean_entropy", pa.float64()),
             ("label_key", _TEXT),

@@ -108,6 +108,13 @@ def test_hidden_and_other_files_are_left_alone(tmp_path):
     assert not found.failures
 
 
+def test_a_folder_of_other_images_is_a_failed_case_and_does_not_vanish(tmp_path):
+    touch(tmp_path, *case_files("a"), "b/b-t1c.dcm")
+    found = discover(str(tmp_path))
+    assert ids(found) == ["a"]
+    assert [(failed.case_id, failed.failure.category) for failed in found.failures] == [("b", "missing_modality")]
+
+
 @pytest.mark.parametrize("mark", ["_", "-"])
 def test_older_suffixes_are_accepted_when_they_are_mapped(tmp_path, mark):
     endings = [f"{mark}{suffix}.nii.gz" for suffix in [*OLDER, "seg"]]

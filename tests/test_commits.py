@@ -113,6 +113,24 @@ def test_a_case_committed_differently_under_the_same_settings_is_never_replaced(
     assert store.read(first.label_key) == b"labels"
 
 
+def test_a_commit_that_lost_its_label_gives_way_to_one_that_differs(store: RunStore) -> None:
+    first = commit_of("case-1", b"labels")
+    write_commit(store, first, {first.label_key: b"labels"})
+    store.delete(first.label_key)
+    second = commit_of("case-1", b"others")
+    write_commit(store, second, {second.label_key: b"others"})
+    assert read_ledger(store, "run").commits == {"case-1": second}
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"outputs": []}', b'{"outputs": {"a": 3}}', b"\xff"])
+def test_a_damaged_commit_does_not_stop_a_resume(store: RunStore, damage: bytes) -> None:
+    store.write(commit_key("case-1"), damage)
+    assert read_ledger(store, "run").commits == {}
+    commit = commit_of("case-1", b"labels")
+    write_commit(store, commit, {commit.label_key: b"labels"})
+    assert list(read_ledger(store, "run").commits) == ["case-1"]
+
+
 def test_an_unsafe_case_id_stays_inside_the_run_folder(store: RunStore) -> None:
     write_failure(store, FailedCase("../../evil", FAILURE, None, None))
     (key,) = store.list("errors")

@@ -57,7 +57,7 @@ def test_the_run_id_follows_results_and_not_scale() -> None:
         update={"workers": 8, "threads": 3, "out": "elsewhere", "limit": 5, "windows_per_batch": 2}
     )
     assert run_id_of(same.fingerprint("abc")) == run_id
-    for change in ({"decode": "argmax"}, {"blending": "nnunet"}, {"mirroring": True}):
+    for change in ({"decode": "argmax"}, {"blending": "nnunet"}, {"mirroring": True}, {"suffixes": {"t1": "t1n"}}):
         assert run_id_of(config.model_copy(update=change).fingerprint("abc")) != run_id
     assert run_id_of(config.fingerprint("other weights")) != run_id
 

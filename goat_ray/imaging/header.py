@@ -22,7 +22,7 @@ RawHeader: TypeAlias = Any  # nibabel leaves most of its header classes untyped
 
 _HEADERS: dict[int, tuple[Any, bytes]] = {348: (nib.Nifti1Header, b"n+1"), 540: (nib.Nifti2Header, b"n+2")}
 _MAX_EXTENSIONS = 2**24
-_MAX_SIDE = 2**15 - 1
+MAX_SIDE = 2048
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}
 _LEAST_INDEPENDENCE = 1e-3  # volume of the box that the three axes' unit vectors span
 
@@ -85,10 +85,10 @@ def _shape(header: RawHeader, name: str, max_voxels: int) -> tuple[int, int, int
         found = "×".join(map(str, sides))
         raise CaseError(Category.UNSUPPORTED_GEOMETRY, f"{name} is {len(sides)}-D ({found}), not 3-D.", _AS_3D)
     x, y, z = sides
-    if x * y * z > max_voxels or max(sides) > _MAX_SIDE:
+    if x * y * z > max_voxels or max(sides) > MAX_SIDE:
         raise CaseError(
             Category.TOO_LARGE,
-            f"{name} has {x}×{y}×{z} voxels by its header; the limit is {max_voxels}, {_MAX_SIDE} a side.",
+            f"{name} has {x}×{y}×{z} voxels by its header; the limit is {max_voxels}, {MAX_SIDE} a side.",
             "Check the header, or resample the case to about 1 mm.",
         )
     return x, y, z

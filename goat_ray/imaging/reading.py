@@ -21,6 +21,8 @@ from goat_ray.imaging.header import MAX_VOXELS
 from goat_ray.imaging.nifti import Grid, Image, decode_image
 from goat_ray.labels import MODALITIES, Mask
 
+_LARGEST_VOXEL, _LARGEST_START = 8, 2**25  # bytes of a float64 and of a header with its extensions
+
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
@@ -85,6 +87,11 @@ def load_case(case: Case, *, max_voxels: int = MAX_VOXELS) -> LoadedCase:
 def _read(modality: str, uri: str, max_voxels: int) -> tuple[Image, InputFile]:
     name = uri.rpartition("/")[2]
     try:
+        if (size := storage.size_of(uri)) > _LARGEST_VOXEL * max_voxels + _LARGEST_START:
+            hint = "Check the file; one 3-D volume per modality is expected."
+            raise CaseError(
+                Category.TOO_LARGE, f"{modality}: {name} has {size} bytes, more than any volume needs.", hint
+            )
         data = storage.read_bytes(uri)
     except storage.MissingFile as error:
         hint = f"Add the {modality} image, or leave the case out."

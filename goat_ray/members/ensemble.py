@@ -159,7 +159,7 @@ def read_manifest(path: str) -> tuple[str, tuple[ManifestMember, ...]]:
 
 def manifest_folder(path: str) -> str:
     """The folder, local or remote, that the manifest's members lie in."""
-    return path.rpartition("/")[0] if _is_remote(path) else str(Path(path).absolute().parent)
+    return path.rpartition("/")[0] if _is_remote(path) else str(Path(path).expanduser().absolute().parent)
 
 
 def load_member(folder: str, entry: ManifestMember) -> Member:

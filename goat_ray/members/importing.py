@@ -85,12 +85,12 @@ def store_member(
     """Write `members/<code>` below the manifest's folder in one step; an equal one is left alone.
 
     Raises:
-        EnsembleError: another member is there and may not be overwritten.
+        EnsembleError: another member is there and may not be overwritten, or the folder cannot be written.
     """
     place = folder / _MEMBERS_FOLDER / card.code
     fresh = place.with_name(f".{card.code}.{uuid4().hex}")
-    fresh.mkdir(parents=True)
     try:
+        fresh.mkdir(parents=True)
         save_weights(weights, fresh / WEIGHTS_FILE)
         weights_sha256 = file_sha256(fresh / WEIGHTS_FILE)
         (fresh / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -98,6 +98,8 @@ def store_member(
         card_sha256 = file_sha256(fresh / CARD_FILE)
         if not _is_same(fresh, place):
             _move(fresh, place, overwrite)
+    except OSError as error:
+        raise EnsembleError(f"{place} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return ManifestMember(

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from goat_ray.labels import Label, LabelScheme
+from goat_ray.labels import REGIONS, Label, LabelScheme
 
 Rule = Literal["majority", "argmax", "regions"]
 """How probabilities become labels; `majority` is the rule of the winning BraTS-GoAT 2025 entry."""
@@ -70,19 +70,19 @@ def _regions(probabilities: Tensor) -> Tensor:
     return labels
 
 
-def region_probability(probabilities: Tensor, region: Literal["ET", "TC", "WT"]) -> Tensor:
-    """Probability (…) of belonging to a region, from class probabilities (4, …)."""
+def region_probability(probabilities: Tensor, region: str) -> Tensor:
+    """Probability (…) of belonging to a region (key of `REGIONS`), from class probabilities (4, …)."""
     if region == "WT":
         return 1 - probabilities[Label.BACKGROUND]
-    enhancing = probabilities[Label.ET]
-    return enhancing if region == "ET" else probabilities[Label.NETC] + enhancing
+    first, *others = REGIONS[region]
+    return sum((probabilities[label] for label in others), start=probabilities[first])
 
 
 def confidence(probabilities: Tensor, labels: Tensor) -> dict[str, float | None]:
     """How sure the ensemble is of what it found: scalars of one case, None where there is nothing to judge.
 
-    `ET`, `TC`, `WT`: mean probability of the region over the voxels labelled so. `entropy`: mean Shannon
-    entropy (nats) of the classes over the predicted tumour.
+    Each region of `REGIONS`: its mean probability over the voxels labelled so. `entropy`: mean Shannon entropy
+    (nats) of the classes over the predicted tumour.
 
     Args:
         probabilities: merged class probabilities (4, z, y, x).
@@ -90,13 +90,9 @@ def confidence(probabilities: Tensor, labels: Tensor) -> dict[str, float | None]
     """
     tumour = labels > 0
     inside, found = probabilities[:, tumour], labels[tumour]
-    scores: dict[str, float | None] = {
-        "ET": _mean(region_probability(inside, "ET")[found == Label.ET]),
-        "TC": _mean(region_probability(inside, "TC")[(found == Label.ET) | (found == Label.NETC)]),
-        "WT": _mean(region_probability(inside, "WT")),
-        "entropy": _mean(torch.special.entr(inside).sum(dim=0)),
-    }
-    return scores
+    members = {region: torch.isin(found, torch.tensor(REGIONS[region], device=found.device)) for region in REGIONS}
+    scores = {region: _mean(region_probability(inside, region)[mask]) for region, mask in members.items()}
+    return {**scores, "entropy": _mean(torch.special.entr(inside).sum(dim=0))}
 
 
 def _mean(values: Tensor) -> float | None:

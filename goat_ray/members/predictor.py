@@ -79,7 +79,9 @@ class Predictor:
             torch.set_num_threads(settings.threads)
         self._settings = settings
         self._device = torch.device(settings.device)
-        torch.backends.cudnn.benchmark = self._device.type == "cuda"
+        # The fastest algorithm may differ from worker to worker, and with it the last bits.
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
         self._members = [(member, _resident(member, settings)) for member in ensemble.members]
         self._total_weight = sum(member.weight for member in ensemble.members)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goat_ray.errors import CaseError, Category, EnsembleError
-from goat_ray.imaging.header import MAX_VOXELS
+from goat_ray.imaging.header import MAX_SIDE, MAX_VOXELS
 from goat_ray.labels import Mask
 from goat_ray.members.plans import Preprocessing
 from goat_ray.members.windows import Shape
@@ -88,11 +88,11 @@ def restore(logits: NDArray[Any], volume: Preprocessed, spec: Preprocessing) -> 
 
 def _check_size(shape: Sequence[int], spacing_mm: Sequence[float]) -> None:
     """A spacing that is wrong in the header must not become an allocation."""
-    if not 1 <= math.prod(shape) <= MAX_VOXELS:
+    if not (1 <= math.prod(shape) <= MAX_VOXELS and max(shape) <= MAX_SIDE):
         raise CaseError(
             Category.TOO_LARGE,
-            f"resampled from {_shown(spacing_mm)} mm the brain would have {_shown(shape)} voxels; at least one and at "
-            f"most {MAX_VOXELS} were expected",
+            f"resampled from {_shown(spacing_mm)} mm the brain would have {_shown(shape)} voxels; at least one, at "
+            f"most {MAX_VOXELS} and {MAX_SIDE} a side were expected",
             "Check the voxel size in the headers.",
         )
 

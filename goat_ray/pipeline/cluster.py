@@ -1,14 +1,16 @@
 """Getting a Ray to run on, and dividing its processors between the stages."""
 
 import logging
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.utils import get_num_cpus
 
 from goat_ray.errors import ConfigError, GoatRayError
 
@@ -17,6 +19,7 @@ _LOGGER = logging.getLogger(__name__)
 _THREADS_PER_WORKER = 8  # one case scales well up to about here; beyond it, more workers gain more
 _RESERVED_CPUS = 1.25  # Ray Data's own repartition task asks for a whole CPU; the commit actor needs a little
 _SMALLEST_CPUS = 2.0
+_READ_CPUS, _FINISH_CPUS = 0.45, 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,9 @@ class Placement:
     threads: int
     predict_cpus: float
     predict_gpus: float
-    read_cpus: float = 0.45
     read_slots: int = 2
-    finish_cpus: float = 0.35
+    read_cpus: float = _READ_CPUS
+    finish_cpus: float = _FINISH_CPUS
     commit_cpus: float = 0.1
 
     def explain(self) -> str:
@@ -76,7 +79,7 @@ def _start(target: str) -> None:
     with _muted_stderr():
         ray.init(
             address=target,
-            num_cpus=max(os.cpu_count() or 1, int(_SMALLEST_CPUS)),
+            num_cpus=max(int(get_num_cpus()), int(_SMALLEST_CPUS)),  # a container's share, not the machine
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -98,41 +101,37 @@ def _muted_stderr() -> Iterator[None]:
 
 
 def plan_placement(
-    resources: dict[str, float], node_cpus: int, device: str | None, workers: int | None, threads: int | None
+    node_cpus: Sequence[float], gpus: int, device: str | None, workers: int | None, threads: int | None
 ) -> Placement:
-    """Divide a cluster's resources; predict workers never hold every CPU, which would block the other stages.
+    """Divide a cluster's resources; predict workers leave a whole CPU free on every node for the other stages.
 
     Threads per worker do not depend on the number of workers: they can change a float's last bits, and the
     same labels must come out whatever the number of workers is.
 
     Args:
-        resources: the cluster's total, as Ray reports it.
-        node_cpus: CPUs of its smallest node that has any.
+        node_cpus: logical CPUs of each node; nodes with fewer than two are left to Ray's other work.
+        gpus: GPUs of the whole cluster.
         device: cuda, cpu, or None to choose.
         workers: predict workers, or None to choose.
         threads: CPU threads of one predict worker, or None to choose.
 
     Raises:
-        ConfigError: a GPU is asked for where there is none, or the cluster is too small for any plan.
+        ConfigError: a GPU is asked for where there is none, or no node is large enough for any plan.
     """
-    cpus, gpus = resources.get("CPU", 0.0), int(resources.get("GPU", 0))
-    if cpus < _SMALLEST_CPUS:
-        raise ConfigError(f"this Ray has {cpus:g} logical CPU(s); the pipeline needs at least {_SMALLEST_CPUS:g}")
+    nodes = [cpus for cpus in node_cpus if cpus >= _SMALLEST_CPUS]
+    if not nodes:
+        raise ConfigError(f"no node of this Ray has {_SMALLEST_CPUS:g} logical CPUs, the least that the pipeline needs")
     device = device or ("cuda" if gpus else "cpu")
-    if device.startswith("cuda") and not gpus:
-        raise ConfigError("device cuda was asked for, but this Ray has no GPU; use --device cpu")
-    threads = threads or max(1, min(_THREADS_PER_WORKER, node_cpus))
+    threads = threads or max(1, min(_THREADS_PER_WORKER, int(min(nodes))))
     on_gpu = device.startswith("cuda")
-    workers = workers or (gpus if on_gpu else max(1, int(cpus) // threads))
-    if on_gpu and workers > gpus:
-        raise ConfigError(f"{workers} workers were asked for, but this Ray has {gpus} GPU(s)")
-    share = round(min((cpus - _RESERVED_CPUS) / workers, float(threads)), 4)
-    taken = {Placement.__dataclass_fields__[name].default for name in ("read_cpus", "finish_cpus")}
+    workers = workers or (gpus if on_gpu else max(1, int(sum(nodes)) // threads))
+    if on_gpu and (workers > gpus or not gpus):
+        raise ConfigError(f"{workers} worker(s) with a GPU each were asked for, but this Ray has {gpus} GPU(s)")
     placement = Placement(
         device=device,
         workers=workers,
         threads=threads,
-        predict_cpus=round(share - 0.01, 4) if share in taken else share,
+        predict_cpus=_predict_share(min(nodes), math.ceil(workers / len(nodes)), threads),
         predict_gpus=1.0 if on_gpu else 0.0,
         read_slots=max(2, workers),
     )
@@ -140,9 +139,15 @@ def plan_placement(
     return placement
 
 
+def _predict_share(cpus: float, workers: int, threads: int) -> float:
+    """CPU share of one of the `workers` on a node, never that of a neighbouring stage."""
+    share = round(min((cpus - _RESERVED_CPUS) / workers, float(threads)), 4)
+    return round(share - 0.01, 4) if share in (_READ_CPUS, _FINISH_CPUS) else share
+
+
 def place_on_this_cluster(device: str | None, workers: int | None, threads: int | None) -> Placement:
     """`plan_placement` for the Ray this process is connected to."""
     state: Any = ray
     nodes = [node["Resources"] for node in state.nodes() if node["Alive"]]
-    node_cpus = min((int(node["CPU"]) for node in nodes if node.get("CPU")), default=1)
-    return plan_placement(state.cluster_resources(), node_cpus, device, workers, threads)
+    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+    return plan_placement([node.get("CPU", 0.0) for node in nodes], gpus, device, workers, threads)

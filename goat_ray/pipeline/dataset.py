@@ -3,12 +3,13 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.data.exceptions import ExecutionTimeoutError, SystemException
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
@@ -87,6 +88,9 @@ def run_passes(
 ) -> list[Case]:
     """Run passes over the cases that have not ended yet; returns those that never did.
 
+    The second pass queues no case behind another; the last one takes one case at a time, so that what is lost
+    in it was lost alone.
+
     Raises:
         GoatRayError: a stage met something that is no case's fault, or Ray itself failed.
     """
@@ -96,7 +100,9 @@ def run_passes(
         if attempt:
             logging.getLogger(__name__).warning("%d case(s) lost their worker; trying them again", len(missing))
         ended = set()
-        for row in _stream(build_dataset(stages, missing, placement, careful=attempt > 0)):
+        last = attempt and attempt == attempts - 1
+        room = replace(placement, workers=1, read_slots=1) if last else placement
+        for row in _stream(build_dataset(stages, missing, room, careful=attempt > 0)):
             if row["fatal"]:
                 raise GoatRayError(f"unexpected error in {row['fatal']}")
             ended.add(row["case_id"])
@@ -113,9 +119,11 @@ def _stream(dataset: Dataset) -> Iterator[Row]:
     # A block that dies with its worker is not the end of the run: the next pass tries its case again.
     context.max_errored_blocks = -1
     context.max_consecutive_actor_init_deaths = 5
+    # A case may take hours on a small machine, and a cluster may take as long to grow.
+    context.execution_no_progress_timeout_s = -1
     try:
         yield from dataset.iter_rows()
-    except RayError as error:
+    except (RayError, SystemException, ExecutionTimeoutError) as error:
         raise GoatRayError(f"the Ray pipeline failed: {error}") from error
 
 

@@ -2,12 +2,24 @@
 
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import TypeVar
 
 from goat_ray.cases import Case, Discovery, FailedCase, discover
-from goat_ray.commits import RUN_KEY, Ledger, encode_json, error_key, open_run, read_ledger, read_run, write_failure
+from goat_ray.commits import (
+    RUN_KEY,
+    Commit,
+    Ledger,
+    commit_key,
+    encode_json,
+    error_key,
+    open_run,
+    read_ledger,
+    read_run,
+    write_failure,
+)
 from goat_ray.config import RunConfig
 from goat_ray.errors import ConfigError, GoatRayError, StorageError
 from goat_ray.members.ensemble import Ensemble, check_members, load_ensemble, load_network
@@ -18,6 +30,8 @@ from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.stages import Finish, Predict, PredictSettings, Read, worker_lost
 from goat_ray.storage import RunStore, absolute
 from goat_ray.tables import build_tables, encode_table, table_key
+
+Record = TypeVar("Record", Commit, FailedCase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +87,7 @@ def predict_cohort(
     reporter = reporter or Silent()
     started = time.monotonic()
     job = prepare(config, overwrite=overwrite)
-    before = read_ledger(job.store, job.run_id)
+    before = _withdraw_stale(job, read_ledger(job.store, job.run_id))
     pending = _pending(job, before, retry_failed)
     already_done = sum(case.case_id in before.commits for case in job.discovery.cases)
     unusable = [failed for failed in job.discovery.failures if failed.case_id not in before.commits]
@@ -115,7 +129,6 @@ def _checked(config: RunConfig, overwrite: bool) -> Job:
         suffixes=config.suffixes,
         channels=config.channels,
         sites=config.sites,
-        references=config.references,
     )
     if not discovery.discovered:
         raise ConfigError(f"{config.cohort}: no case was found")
@@ -136,13 +149,34 @@ def _checked(config: RunConfig, overwrite: bool) -> Job:
 
 def _pending(job: Job, before: Ledger, retry_failed: bool) -> list[Case]:
     """Cases to do now. Failures of earlier calls stay, unless discovery found them or they are to be retried."""
-    withdrawn = {
-        case_id for case_id, failed in before.failures.items() if retry_failed or failed.failure.stage == "discover"
+    pending = []
+    for case in _within_limit(job):
+        failed = before.failures.get(case.case_id)
+        if failed is not None and not retry_failed and failed.failure.stage != "discover":
+            continue
+        if failed is not None:
+            job.store.delete(error_key(case.case_id))
+        if case.case_id not in before.commits:
+            pending.append(case)
+    return pending
+
+
+def _withdraw_stale(job: Job, ledger: Ledger) -> Ledger:
+    """Forget commits that were made from other files than the case has now."""
+    now = {case.case_id: _file_names(case) for case in job.discovery.cases}
+    stale = {
+        case_id
+        for case_id, commit in ledger.commits.items()
+        if case_id in now and now[case_id] != {modality: file["name"] for modality, file in commit.inputs.items()}
     }
-    for case_id in withdrawn:
-        job.store.delete(error_key(case_id))
-    ended = before.commits.keys() | (before.failures.keys() - withdrawn)
-    return [case for case in _within_limit(job) if case.case_id not in ended]
+    for case_id in stale:
+        job.store.delete(commit_key(case_id))
+    kept = {case_id: commit for case_id, commit in ledger.commits.items() if case_id not in stale}
+    return replace(ledger, commits=kept)
+
+
+def _file_names(case: Case) -> dict[str, str]:
+    return {modality: uri.rpartition("/")[2] for modality, uri in case.images.items()}
 
 
 def _within_limit(job: Job) -> tuple[Case, ...]:
@@ -154,7 +188,11 @@ def _process(job: Job, pending: list[Case], reporter: Reporter) -> None:
     placement = place_on_this_cluster(config.device, config.workers, config.threads)
     stages = stages_of(job, placement)
     lost = run_passes(stages, pending, placement, config.attempts, reporter.case_ended)
+    committed = read_ledger(job.store, job.run_id).commits if lost else {}
     for case in lost:
+        if case.case_id in committed:  # only the news of it was lost
+            reporter.case_ended(case.case_id, None)
+            continue
         failure = worker_lost(config.attempts)
         write_failure(job.store, FailedCase(case.case_id, failure, case.site, case.cohort))
         reporter.case_ended(case.case_id, failure)
@@ -191,12 +229,18 @@ def _preprocessings(ensemble: Ensemble) -> tuple[Preprocessing, ...]:
 
 
 def _of_this_cohort(job: Job, ledger: Ledger) -> Ledger:
-    ids = {case.case_id for case in job.discovery.cases} | {case.case_id for case in job.discovery.failures}
-    return Ledger(
-        ledger.run_id,
-        {case_id: commit for case_id, commit in ledger.commits.items() if case_id in ids},
-        {case_id: failed for case_id, failed in ledger.failures.items() if case_id in ids},
-    )
+    """Only the cases of the cohort as it is now, with the site and cohort that it names now."""
+    places = {case.case_id: (case.site, case.cohort) for case in job.discovery.cases}
+    places |= {failed.case_id: (failed.site, failed.cohort) for failed in job.discovery.failures}
+
+    def placed(records: dict[str, Record]) -> dict[str, Record]:
+        return {
+            case_id: replace(record, site=places[case_id][0], cohort=places[case_id][1])
+            for case_id, record in records.items()
+            if case_id in places
+        }
+
+    return Ledger(ledger.run_id, placed(ledger.commits), placed(ledger.failures))
 
 
 def _summarise(job: Job, ledger: Ledger, already_done: int, elapsed_s: float) -> RunSummary:

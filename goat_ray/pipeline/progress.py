@@ -7,6 +7,7 @@ from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from goat_ray.errors import Failure
 
@@ -108,6 +109,8 @@ class BarReporter:
         if failure is not None:
             self._failed += 1
             self._progress.console.print(
-                f"[red]failed[/] {case_id}: {failure.category}: {failure.message}", highlight=False, soft_wrap=True
+                Text.assemble(("failed ", "red"), f"{case_id}: {failure.category}: {failure.message}"),
+                highlight=False,
+                soft_wrap=True,
             )
         self._progress.update(self._task, advance=1, failed=f"[red]{self._failed} failed[/]" if self._failed else "")

@@ -46,7 +46,7 @@ class Read:
             "box": [loaded.box.start, loaded.box.stop],
             "full_shape": loaded.full_shape,
             "grid": loaded.grid.to_dict(),
-            "inputs": {modality: asdict(file) for modality, file in loaded.inputs.items()},
+            "inputs": {modality: file.to_dict() for modality, file in loaded.inputs.items()},
             "crop_spacing_mm": spacing_mm,
         }
         return {
@@ -137,7 +137,11 @@ class Finish:
         facts = {
             "decode": self.decode,
             "mean_entropy": context["confidence"]["entropy"],
-            "postprocess": {"postprocess": result.method, **asdict(result.thresholds)},
+            "postprocess": {
+                "postprocess": result.method,
+                "threshold_unit": self.postprocess.unit,
+                **asdict(result.thresholds),
+            },
             "regions": _region_rows(crop, shapes, grid, context["confidence"]),
             "lesions": [{"kind": "pred", **asdict(shape)} for shape in shapes],
             "components": [asdict(component) for component in result.removed],
@@ -191,10 +195,10 @@ class CommitCase:
 
 
 def worker_lost(attempts: int) -> Failure:
-    """The failure of a case whose worker died every time it was tried."""
-    message = f"the worker process died while it had this case, {attempts} times in a row"
-    hint = "look for the kernel's out-of-memory killer on the workers; give them more memory or run fewer (--workers)"
-    return Failure(Category.WORKER_LOST, message, hint, "predict", attempts)
+    """The failure of a case that vanished with its worker every time it was tried."""
+    message = f"no worker lived to deliver this case, {attempts} times in a row, the last time with no other beside it"
+    hint = "look for the out-of-memory killer in the workers' system log; give them more memory, or leave the case out"
+    return Failure(Category.WORKER_LOST, message, hint, "unknown", attempts)
 
 
 def _image_column(index: int) -> str:
@@ -217,7 +221,7 @@ def _region_rows(
             "pred_volume_vox": volume.volume_vox,
             "pred_volume_ml": volume.volume_ml,
             "raw_volume_ml": np.count_nonzero(region_mask(crop, region)) * grid.voxel_volume_mm3 / 1000,
-            "mean_probability": confidence.get(region),
+            "mean_probability": confidence[region],
         }
         for region, volume in region_volumes(shapes, grid).items()
     ]

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from goat_ray import labels
 from goat_ray.labels import LabelScheme
 from goat_ray.members.merge import canonical_probabilities, confidence, decode
 
@@ -110,6 +111,13 @@ def test_confidence_is_the_mean_inside_what_was_found():
 
 def test_confidence_is_absent_where_nothing_was_found():
     empty = voxels((1, 0, 0, 0))
-    assert confidence(empty, decode(empty, "majority")) == dict.fromkeys(("ET", "TC", "WT", "entropy"))
+    assert confidence(empty, decode(empty, "majority")) == dict.fromkeys((*labels.REGIONS, "entropy"))
     oedema = voxels((0, 0, 1, 0))
-    assert confidence(oedema, decode(oedema, "majority")) == {"ET": None, "TC": None, "WT": 1, "entropy": 0}
+    assert confidence(oedema, decode(oedema, "majority")) == {
+        "ET": None,
+        "NETC": None,
+        "SNFH": 1,
+        "TC": None,
+        "WT": 1,
+        "entropy": 0,
+    }

@@ -43,4 +43,20 @@ def test_a_bar_counts_cases_and_names_the_failed_ones() -> None:
     assert "case-1: empty_image: t1c is zero" in shown
     assert "cases (1 already done)" in shown
     assert "2/2" in shown
+
+
+def test_a_bar_takes_an_id_for_text_and_not_for_markup() -> None:
+    screen = io.StringIO()
+    with BarReporter(Console(file=screen, force_terminal=True, width=100, no_color=True)) as reporter:
+        reporter.start(1, already_done=0)
+        reporter.case_ended("a[/b][bold]", FAILURE)
+    assert "a[/b][bold]: empty_image" in screen.getvalue()
+
+
+def test_the_number_of_failed_cases_stands_beside_the_bar() -> None:
+    screen = io.StringIO()
+    with BarReporter(Console(file=screen, force_terminal=True, width=100, no_color=True)) as reporter:
+        reporter.start(1, already_done=0)
+        reporter.case_ended("case-1", FAILURE)
+    shown = screen.getvalue()
     assert "1 failed" in shown
