@@ -1,7 +1,7 @@
 """Trains the embedded ensemble on phantoms: `python -m goat_ray.demo.train --out goat_ray/demo/ensemble`.
 
 The members are written as nnU-Net results folders and imported from there like anybody's. Equal seeds, thread
-count and torch give equal weights. All seven took MINUTES minutes on two cores with bfloat16 matrix units.
+count and torch give equal weights. All seven took 16 minutes on two busy cores with bfloat16 matrix units.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from goat_ray.demo.recipes import RECIPES
 from goat_ray.imaging.geometry import brain_mask_box, to_network_axes
 from goat_ray.labels import MODALITIES, region_mask
 from goat_ray.members.cards import TEXT_FILE
-from goat_ray.members.ensemble import Ensemble, load_ensemble
+from goat_ray.members.ensemble import Ensemble, check_members, load_ensemble
 from goat_ray.members.predictor import Predictor, PredictorSettings
 from goat_ray.members.preprocess import preprocess
 
@@ -23,7 +23,7 @@ def ensemble() -> Ensemble:
 
 def test_it_has_the_seven_members_of_the_winning_ensemble_and_all_can_run(ensemble: Ensemble) -> None:
     assert [member.code for member in ensemble.members] == CODES
-    ensemble.require_usable()
+    check_members(ensemble)
 
 
 def test_it_takes_at_most_eight_megabytes() -> None:

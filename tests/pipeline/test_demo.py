@@ -7,9 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from goat_ray.cli import app
+from goat_ray import cli
 from goat_ray.demo import cohort
 from goat_ray.errors import GoatRayError
+from goat_ray.pipeline.predict import RunSummary
 
 WHOLE, BROKEN = cohort.DEMO_CASES[0], cohort.DEMO_CASES[-1]
 
@@ -22,7 +23,7 @@ def test_the_demo_loses_exactly_its_broken_case_and_says_where_to_look(
     assert BROKEN.case_id == cohort.BROKEN_CASE
     write = partial(cohort.write_demo_cohort, cases=(WHOLE, BROKEN), shape=(48, 56, 44))
     monkeypatch.setattr(cohort, "write_demo_cohort", write)
-    done = CliRunner().invoke(app, ["demo", "--out", str(tmp_path)], catch_exceptions=False)
+    done = CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0
     assert cohort.BROKEN_CASE in done.output
     assert "goat-ray predict COHORT" in done.output
@@ -35,6 +36,7 @@ def test_the_demo_loses_exactly_its_broken_case_and_says_where_to_look(
 def test_a_demo_that_ends_otherwise_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = partial(cohort.write_demo_cohort, cases=(BROKEN,), shape=(32, 36, 30))
     monkeypatch.setattr(cohort, "write_demo_cohort", write)
-    monkeypatch.setattr(cohort, "BROKEN_CASE", "another")
+    nothing_failed = RunSummary("id", str(tmp_path), 1, 1, 0, 0, 0, (), (), 1.0)
+    monkeypatch.setattr(cli, "_run", lambda *_, **__: nothing_failed)
     with pytest.raises(GoatRayError, match="exactly its broken case"):
-        CliRunner().invoke(app, ["demo", "--out", str(tmp_path)], catch_exceptions=False)
+        CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path)], catch_exceptions=False)
