@@ -142,5 +142,7 @@ def _actor(stage: type) -> Any:  # noqa: ANN401 - Ray takes a class here, which 
 def _quiet() -> None:
     """Keep Ray Data's own messages off the terminal; they stay in the session's log folder."""
     DataContext.get_current().enable_progress_bars = False
+    # Said of a last pass in which a case died again; there is nothing to configure.
+    warnings.filterwarnings("ignore", "The m(in|ax)imum number of concurrent", UserWarning)
     for name in ("ray.data", "ray.data._internal.execution.streaming_executor"):
         logging.getLogger(name).setLevel(logging.ERROR)
