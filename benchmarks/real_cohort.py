@@ -7,7 +7,6 @@ The members know phantoms only, so the labels say nothing about the patients: se
 """
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -43,7 +42,6 @@ def main() -> None:
             {
                 "exit_code": exit_code,
                 "elapsed_s": round(elapsed_s, 1),
-                "cpu_s": round(_children_cpu_s(), 1),
                 "peak_worker_mb": round(peak.worker_mb()),
                 "peak_all_processes_mb": round(peak.total_mb()),
                 "cases": cases(out),
@@ -83,11 +81,6 @@ def cases(out: Path) -> list[dict[str, object]]:
 
 def _of(table: object, case_id: str) -> list[dict[str, object]]:
     return table.filter(pc.field("case_id") == case_id).to_pylist()  # type: ignore[attr-defined]
-
-
-def _children_cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 class PeakMemory:
