@@ -6,10 +6,8 @@ from `GOAT_RAY_DATA/plans`; up to 1 GB of the temporary folder is used at a time
 
 import json
 import os
-import platform
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+from benchmarks._record import record
 from goat_ray.members.ensemble import load_network
 from goat_ray.members.importing import import_results
 from goat_ray.members.inspection import describe, smallest_input
@@ -24,7 +23,6 @@ from tests.members.results import nnunet_network, write_results_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("GOAT_RAY_DATA", ROOT.parent / "shared" / "data"))
-RESULT = ROOT / "benchmarks" / "results" / "import_real_plans.json"
 LOADS = 5
 
 # One published model comes without its dataset.json; it has one channel (T1c) and one label.
@@ -35,23 +33,19 @@ def main() -> None:
     plans = DATA / "plans"
     rows = [measure(path, path.parent.name) for path in sorted(plans.glob("real/*/plans.json"))]
     rows += [measure(path, path.stem) for path in sorted(plans.glob("generated/*Plans.json"))]
-    record = {
-        "what": "random weights in nnU-Net's checkpoint container -> import -> load -> one forward pass, small patch",
-        "n": len(rows),
-        "loads_per_network": LOADS,
-        "load_s": "median of load_network(): file mapped, strict, page cache warm, hashing not included",
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "nnunetv2", "dynamic-network-architectures", "safetensors")},
+    record(
+        "import_real_plans",
+        {
+            "what": "random weights in nnU-Net's checkpoint container -> import -> load -> one forward pass",
+            "n": len(rows),
+            "loads_per_network": LOADS,
+            "load_s": "median of load_network(): file mapped, strict, page cache warm, hashing not included",
+            "max_load_s": max(row["load_s"] for row in rows),
+            "all_equal_nnunet": all(row["equals_nnunet"] for row in rows),
+            "rows": rows,
         },
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "max_load_s": max(row["load_s"] for row in rows),
-        "all_equal_nnunet": all(row["equals_nnunet"] for row in rows),
-        "rows": rows,
-    }
-    RESULT.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"{len(rows)} networks, slowest load {record['max_load_s']} s: {RESULT.relative_to(ROOT)}")
+        packages=("torch", "nnunetv2", "dynamic-network-architectures", "safetensors"),
+    )
 
 
 def measure(path: Path, name: str) -> dict[str, Any]:
