@@ -1,6 +1,7 @@
 """How well the embedded ensemble segments phantoms it was not trained on, and how long a real-size case takes."""
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from goat_ray.demo.cohort import DEMO_SHAPE, EMBEDDED_ENSEMBLE
 from goat_ray.demo.phantoms import BENCHMARK_SEEDS, SITES, TUMOURS, Phantom, make_phantom
 from goat_ray.imaging.geometry import brain_mask_box, from_network_axes, to_network_axes, uncrop
 from goat_ray.labels import MODALITIES, LabelMap, region_mask
-from goat_ray.members.ensemble import load_ensemble
+from goat_ray.members.ensemble import Ensemble, load_ensemble
 from goat_ray.members.predictor import Predictor, PredictorSettings
 from goat_ray.members.preprocess import preprocess
 from goat_ray.postprocess import postprocess
@@ -30,14 +31,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--heads", type=int, default=5, help="phantoms of each tumour type; sites take turns")
     parser.add_argument("--ensemble", type=Path, default=EMBEDDED_ENSEMBLE)
+    parser.add_argument("--speed", action="store_true", help="only time three real-size cases")
     arguments = parser.parse_args()
     ensemble = load_ensemble(arguments.ensemble)
     predictor = Predictor(ensemble, PredictorSettings(threads=THREADS))
+    if arguments.speed:
+        _record_speed(predictor, ensemble)
+    else:
+        _record_quality(predictor, ensemble, arguments.heads)
+
+
+def _record_speed(predictor: Predictor, ensemble: Ensemble) -> None:
+    load = [round(value, 2) for value in os.getloadavg()]
+    rows = [_measure(predictor, ensemble.members[0].preprocessing, place, REAL_SHAPE) for place in range(3)]
+    record(
+        "embedded_speed",
+        {
+            "ensemble_sha256": ensemble.sha256,
+            "threads_used": THREADS,
+            "shape_xyz": REAL_SHAPE,
+            "load_average_before": load,
+            "seconds_per_case": _summary([row["seconds"] for row in rows]),
+            "cpu_seconds_per_case": _summary([row["cpu_seconds"] for row in rows]),
+            "cases": rows,
+        },
+        packages=("numpy", "scipy", "torch"),
+    )
+
+
+def _record_quality(predictor: Predictor, ensemble: Ensemble, heads: int) -> None:
     rows = [
         _measure(predictor, ensemble.members[0].preprocessing, place, DEMO_SHAPE)
-        for place in range(arguments.heads * len(TUMOURS))
+        for place in range(heads * len(TUMOURS))
     ]
-    real = _measure(predictor, ensemble.members[0].preprocessing, arguments.heads * len(TUMOURS), REAL_SHAPE)
+    real = _measure(predictor, ensemble.members[0].preprocessing, heads * len(TUMOURS), REAL_SHAPE)
     with_tumour = [row for row in rows if row["tumour"] != "none"]
     record(
         "embedded_quality",
