@@ -162,9 +162,7 @@ def read_ledger(store: RunStore, run_id: str) -> Ledger:
     """
     outputs = store.list("labels")
     commits = [
-        commit
-        for commit in _read_all(store, "commits", Commit.from_json)
-        if commit.run_id == run_id and all(outputs.get(key) == out.size for key, out in commit.outputs.items())
+        commit for commit in _read_all(store, "commits", Commit.from_json) if _counts(commit, run_id, outputs.get)
     ]
     done = {commit.case_id: commit for commit in commits}
     failed = {case.case_id: case for case in _read_all(store, "errors", _decode_failed) if case.case_id not in done}
@@ -185,13 +183,14 @@ def write_commit(store: RunStore, commit: Commit, outputs: Mapping[str, bytes]) 
     """
     key = commit_key(commit.case_id)
     existing = _read_commit(store, key)
-    if existing is not None and _is_intact(store, existing, commit.run_id):
+    if existing is not None and _counts(existing, commit.run_id, store.size):
         _check_same(store, existing, commit)
-    store.delete(key)
-    for output, data in outputs.items():
-        store.write(output, data)
-    if not store.create(key, commit.to_json()):
-        _check_same(store, _read_commit(store, key), commit)
+    else:
+        store.delete(key)
+        for output, data in outputs.items():
+            store.write(output, data)
+        if not store.create(key, commit.to_json()):
+            _check_same(store, _read_commit(store, key), commit)
     store.delete(error_key(commit.case_id))
 
 
@@ -202,9 +201,9 @@ def _read_commit(store: RunStore, key: str) -> Commit | None:
         return None
 
 
-def _is_intact(store: RunStore, commit: Commit, run_id: str) -> bool:
-    sizes = {output: store.size(output) for output in commit.outputs}
-    return commit.run_id == run_id and all(sizes[output] == record.size for output, record in commit.outputs.items())
+def _counts(commit: Commit, run_id: str, size_of: Callable[[str], int | None]) -> bool:
+    """Whether a commit makes its case done: it is the run's own, and its outputs have the recorded sizes."""
+    return commit.run_id == run_id and all(size_of(key) == output.size for key, output in commit.outputs.items())
 
 
 def _check_same(store: RunStore, existing: Commit | None, commit: Commit) -> None:
