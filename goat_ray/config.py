@@ -109,7 +109,7 @@ def load_config(path: str | None, overrides: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: the file cannot be read, or a key or value is not what `RunConfig` takes.
     """
-    values = dict(_read_yaml(path)) if path else {}
+    values = read_yaml(path) if path else {}
     for key, value in overrides.items():
         if isinstance(value, Mapping) and isinstance(values.get(key), Mapping):
             values[key] = {**values[key], **value}
@@ -148,7 +148,12 @@ def _keys(model: type[BaseModel], parents: tuple[Any, ...]) -> list[str]:
     return list(model.model_fields)
 
 
-def _read_yaml(path: str) -> Mapping[str, Any]:
+def read_yaml(path: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -19,6 +19,8 @@ class Category(StrEnum):
     DUPLICATE_CASE = "duplicate_case"
     TOO_LARGE = "too_large"
     MISSING_REFERENCE = "missing_reference"
+    MISSING_PREDICTION = "missing_prediction"
+    UNKNOWN_COHORT = "unknown_cohort"
     MODEL_FAILED = "model_failed"
     NON_FINITE_OUTPUT = "non_finite_output"
     OUT_OF_MEMORY = "out_of_memory"

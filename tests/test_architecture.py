@@ -82,7 +82,7 @@ def test_every_module_says_what_it_is_for(module: Path) -> None:
         "goat_ray.imaging.nifti",
         "goat_ray.imaging.geometry",
         "goat_ray.postprocess",
-        "goat_ray.metrics.lesions",
+        "goat_ray.metrics.shapes",
         "goat_ray.members",
         "goat_ray.members.preprocess",
     ],

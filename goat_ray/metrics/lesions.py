@@ -1,98 +1,216 @@
-"""Lesions of a label map: the 26-connected components of every region, with their size and place."""
+"""What counts as one lesion: components merged by dilation, small ones dropped, tissues joined, and who meets whom."""
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
 from goat_ray.imaging.components import foreground_box, label_components
-from goat_ray.imaging.nifti import Grid
-from goat_ray.labels import REGIONS, LabelMap, region_mask
+from goat_ray.labels import LabelMap, Mask
+from goat_ray.metrics.dilation import dilate
+from goat_ray.metrics.specs import RegionPolicy
+
+MARGIN_VOX = 4
+"""Empty voxels around everything in a `Frame`, so that neighbours can be looked up without bounds."""
+
+_DENSE_PAIRS = 2**20
+
+Ids = NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class LesionShape:
-    """One lesion of one region; the fields are columns of the `lesions` table.
+class Frame:
+    """A padded box around a region: arrays of `shape`, C order, whose voxel 0 is voxel `origin` of the label maps.
 
-    `centroid_i` to `centroid_k` are voxel indices along the file's axes (x, y, z), the centroids in mm are
-    world coordinates (RAS), `bbox_i0` to `bbox_k1` is the half-open box of voxel indices, and
-    `equiv_diameter_mm` is the diameter of the ball of this volume.
+    `inside` is the part of the arrays that lies in the maps. `filled` is the part without the padding, `tight` its
+    place in the crops that the frame was made for.
     """
 
-    region: str
-    lesion_id: int
-    volume_vox: int
-    volume_mm3: float
-    centroid_i: float
-    centroid_j: float
-    centroid_k: float
-    centroid_x_mm: float
-    centroid_y_mm: float
-    centroid_z_mm: float
-    bbox_i0: int
-    bbox_i1: int
-    bbox_j0: int
-    bbox_j1: int
-    bbox_k0: int
-    bbox_k1: int
-    equiv_diameter_mm: float
+    origin: tuple[int, ...]
+    shape: tuple[int, ...]
+    inside: tuple[slice, ...]
+    filled: tuple[slice, ...]
+    tight: tuple[slice, ...]
+
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        """Steps in the flattened array from a voxel to its next along (x, y, z)."""
+        return self.shape[1] * self.shape[2], self.shape[2], 1
 
 
-@dataclass(frozen=True, slots=True)
-class RegionVolume:
-    """How much of a region there is, and in how many 26-connected lesions."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesions:
+    """The lesions of one region in one label map.
 
-    volume_vox: int
-    volume_ml: float
-    n_lesions: int
-
-
-def describe_lesions(labels: LabelMap, grid: Grid) -> list[LesionShape]:
-    """Every lesion of every region, in the order of `REGIONS`, then by id.
-
-    Args:
-        labels: uint8 (x, y, z), any memory order.
-        grid: where its voxels lie.
-
-    Returns:
-        Lesions; ids count from 1 per region, in C raster order (x, y, z) of the first voxel.
+    Attributes:
+        ids: lesion of each voxel of the frame, 0 is none, else 1..n.
+        zones: the same for the lesions grown by the policy's dilation; None for predicted lesions as they are.
+        sizes_vox: voxels of lesion 0 (always 0) to n.
     """
-    box = foreground_box(labels)
-    offset = np.array([side.start for side in box])
-    return [lesion for region in REGIONS for lesion in _lesions_of(region, labels[box], offset, grid)]
+
+    ids: Ids
+    zones: Ids | None
+    sizes_vox: NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        """Number of lesions."""
+        return len(self.sizes_vox) - 1
 
 
-def region_volumes(lesions: Sequence[LesionShape], grid: Grid) -> dict[str, RegionVolume]:
-    """Volume and number of the `lesions` of one label map on `grid`, for every region, empty ones too."""
-    sizes_vox = {name: [lesion.volume_vox for lesion in lesions if lesion.region == name] for name in REGIONS}
-    return {
-        region: RegionVolume(sum(sizes), sum(sizes) * grid.voxel_volume_mm3 / 1000, len(sizes))
-        for region, sizes in sizes_vox.items()
-    }
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Distinct pairs of ids, sorted, and how many voxels each pair shares."""
+
+    first: NDArray[np.intp]
+    second: NDArray[np.intp]
+    counts: NDArray[np.intp]
 
 
-def _lesions_of(region: str, crop: LabelMap, offset: NDArray[np.int64], grid: Grid) -> Iterator[LesionShape]:
-    ids = label_components(region_mask(crop, region), 26)
-    if not ids.any():
-        return
-    found = cc3d.statistics(ids, no_slice_conversion=True)
-    centroids = found["centroids"][1:] + offset
-    centroids_mm = centroids @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-    # cc3d's boxes are (start, last) pairs of each axis; starts stay, ends become half open.
-    boxes = found["bounding_boxes"][1:].astype(np.int64) + np.repeat(offset, 2) + [0, 1, 0, 1, 0, 1]
-    sizes_vox = found["voxel_counts"][1:].tolist()
-    voxel_volume_mm3 = grid.voxel_volume_mm3
-    rows = zip(sizes_vox, centroids.tolist(), centroids_mm.tolist(), boxes.tolist(), strict=True)
-    for lesion_id, (volume_vox, (i, j, k), (x, y, z), bbox) in enumerate(rows, start=1):
-        i0, i1, j0, j1, k0, k1 = bbox
-        volume_mm3 = volume_vox * voxel_volume_mm3
-        diameter_mm = math.cbrt(6 * volume_mm3 / math.pi)
-        yield LesionShape(
-            *(region, lesion_id, volume_vox, volume_mm3),
-            *(i, j, k, x, y, z),
-            *(i0, i1, j0, j1, k0, k1),
-            diameter_mm,
-        )
+def frame_of(
+    reference: LabelMap, prediction: LabelMap, policy: RegionPolicy, origin: tuple[int, ...], shape: tuple[int, ...]
+) -> Frame:
+    """The box that a region needs in two crops (x, y, z) of label maps of `shape`; the crops start at `origin`."""
+    present = _mask_of(reference, policy.labels) | _mask_of(prediction, policy.labels)
+    tight = foreground_box(present.view(np.uint8))
+    # Lesions are numbered as in the whole map: in the raster order of their grown shapes.
+    pad = policy.dilation_vox + MARGIN_VOX
+    size = tuple(side.stop - side.start + 2 * pad for side in tight)
+    start = tuple(side.start + o - pad for side, o in zip(tight, origin, strict=True))
+    in_map = tuple(slice(max(0, -s), min(n - s, e)) for s, e, n in zip(start, size, shape, strict=True))
+    filled = tuple(slice(pad, e - pad) for e in size)
+    return Frame(start, size, in_map, filled, tight)
+
+
+def region_in(frame: Frame, labels: LabelMap, policy: RegionPolicy) -> Mask:
+    """The region's mask in `frame`; `labels` is one of the crops that the frame was made for."""
+    mask = np.zeros(frame.shape, np.bool_)
+    mask[frame.filled] = _mask_of(labels[frame.tight], policy.labels)
+    return mask
+
+
+def reference_lesions(mask: Mask, frame: Frame, policy: RegionPolicy) -> Lesions:
+    """Reference lesions: all voxels in one component of the grown mask are one lesion, whatever its size.
+
+    They are numbered in C raster order (x, y, z) of the grown components.
+    """
+    if not policy.dilation_vox:
+        ids = label_components(mask, 26)
+        return Lesions(ids, ids, sizes_of(ids))
+    grown = np.zeros_like(mask)
+    grown[frame.inside] = dilate(mask, policy.dilation_vox)[frame.inside]
+    zones = label_components(grown, 26)
+    ids = zones * mask
+    return Lesions(ids, zones, sizes_of(ids))
+
+
+def predicted_lesions(mask: Mask, frame: Frame, policy: RegionPolicy) -> Lesions:
+    """Predicted lesions: components as they are, or merged like the reference's and the small ones dropped.
+
+    Dropped lesions leave gaps in the numbering, as in the organisers' program; `Lesions.ids` loses their voxels.
+    """
+    if policy.min_pred_vox is None:
+        ids = label_components(mask, 26)
+        return Lesions(ids, None, sizes_of(ids))
+    merged = reference_lesions(mask, frame, policy)
+    kept = merged.sizes_vox > policy.min_pred_vox
+    ids = merged.ids * kept[merged.ids]
+    return Lesions(ids, None, np.where(kept, merged.sizes_vox, 0))
+
+
+def joined(lesions: Lesions, frame: Frame, partners: Sequence[tuple[Lesions, Frame]]) -> Lesions:
+    """Lesions that touch one and the same lesion of a partner tissue become one.
+
+    The organisers' rule, quirks included: a lesion follows only the first partner lesion it touches, nothing
+    happens for a single contact, partners come one after the other, and the result is numbered 1..n.
+    """
+    lookup = np.arange(lesions.count + 1)
+    voxels, owner = surface_voxels(lesions.ids, frame)
+    for partner, its_frame in partners:
+        pairs = _contacts(voxels, lookup[owner], frame, partner, its_frame)
+        if len(pairs.first) > 1:
+            fresh: dict[int, int] = {}
+            follows: dict[int, int] = {}
+            for mine, other in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
+                fresh.setdefault(other, int(lookup.max()) + 1 + len(fresh))
+                follows.setdefault(mine, fresh[other])
+            lookup = np.array([follows.get(i, i) for i in lookup.tolist()])
+    return _renumbered(lesions, lookup)
+
+
+def sizes_of(ids: Ids) -> NDArray[np.int64]:
+    """Voxels of each id; 0 for id 0."""
+    sizes = np.bincount(ids.reshape(-1))
+    sizes[0] = 0
+    return sizes
+
+
+def count_pairs(first: NDArray[Any], second: NDArray[Any]) -> Pairs:
+    """How often each pair of non-zero ids stands at one place in two equally long lists of ids."""
+    both = np.flatnonzero(first) if second is first else np.flatnonzero((first != 0) & (second != 0))
+    a, b = first[both].astype(np.intp), second[both].astype(np.intp)
+    width = int(b.max(initial=0)) + 1
+    keys = a * width + b
+    if (int(a.max(initial=0)) + 1) * width <= _DENSE_PAIRS:
+        counts = np.bincount(keys)
+        found = np.flatnonzero(counts)
+        counts = counts[found]
+    else:
+        found, counts = np.unique(keys, return_counts=True)
+    return Pairs(found // width, found % width, counts)
+
+
+def surface_voxels(ids: Ids, frame: Frame) -> tuple[NDArray[np.intp], Ids]:
+    """Flat indices of the voxels with a face neighbour outside their region, and the id of each."""
+    flat = ids.reshape(-1)
+    mask = flat != 0
+    inner = mask.copy()
+    for step in frame.strides:
+        inner[step:] &= mask[:-step]
+        inner[:-step] &= mask[step:]
+    voxels = np.flatnonzero(mask & ~inner)
+    return voxels, flat[voxels]
+
+
+def _mask_of(labels: LabelMap, values: tuple[int, ...]) -> Mask:
+    first, *others = values
+    mask: Mask = labels == first
+    for value in others:
+        mask |= labels == value
+    return mask
+
+
+def _contacts(
+    voxels: NDArray[np.intp], owner: NDArray[np.intp], frame: Frame, partner: Lesions, its_frame: Frame
+) -> Pairs:
+    """Pairs (lesion, partner lesion) that are 18-adjacent, in order."""
+    theirs = np.zeros(frame.shape, partner.ids.dtype)
+    mine, its = _common(frame, its_frame)
+    theirs[mine] = partner.ids[its]
+    flat = theirs.reshape(-1)
+    steps = [(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1) if 0 < abs(i) + abs(j) + abs(k) < 3]
+    neighbours = [flat[voxels + int(np.dot(step, frame.strides))] for step in steps]
+    return count_pairs(np.tile(owner, len(steps)), np.concatenate(neighbours))
+
+
+def _common(a: Frame, b: Frame) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where two frames overlap, as slices of each."""
+    starts = np.maximum(a.origin, b.origin)
+    stops = np.minimum(np.add(a.origin, a.shape), np.add(b.origin, b.shape)).clip(starts)
+    in_a, in_b = (
+        tuple(slice(int(s - o), int(e - o)) for s, e, o in zip(starts, stops, f.origin, strict=True)) for f in (a, b)
+    )
+    return in_a, in_b
+
+
+def _renumbered(lesions: Lesions, lookup: NDArray[np.intp]) -> Lesions:
+    present = lesions.sizes_vox > 0
+    present[0] = True
+    names, inverse = np.unique(lookup[present], return_inverse=True)
+    compact = np.zeros(len(lookup), lesions.ids.dtype)
+    compact[present] = inverse
+    ids = compact[lesions.ids]
+    zones = None if lesions.zones is None else compact[lesions.zones]
+    return replace(lesions, ids=ids, zones=zones, sizes_vox=np.bincount(inverse, lesions.sizes_vox[present]).astype(int))

@@ -19,7 +19,7 @@ from goat_ray.imaging.reading import load_case
 from goat_ray.labels import LabelMap, region_mask
 from goat_ray.members.plans import Preprocessing
 from goat_ray.members.preprocess import Preprocessed, preprocess
-from goat_ray.metrics.lesions import LesionShape, describe_lesions, region_volumes
+from goat_ray.metrics.shapes import LesionShape, describe_lesions, region_volumes
 from goat_ray.pipeline.rows import Row, decode_failure, run_stage
 from goat_ray.postprocess import postprocess
 from goat_ray.storage import RunStore

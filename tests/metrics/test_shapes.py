@@ -7,7 +7,7 @@ import pytest
 
 from goat_ray.imaging.nifti import Grid
 from goat_ray.labels import REGIONS, Label
-from goat_ray.metrics.lesions import RegionVolume, describe_lesions, region_volumes
+from goat_ray.metrics.shapes import RegionVolume, describe_lesions, region_volumes
 
 SHAPE = (12, 10, 8)
 UNIT = Grid(SHAPE, np.eye(4))
