@@ -32,10 +32,11 @@ _AS_3D = "Store one 3-D volume of real numbers per modality."
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Header:
-    """Shape (x, y, z), affine to RAS mm, and where and how the voxels are stored."""
+    """Shape and spacing (x, y, z), affine to RAS mm, and where and how the voxels are stored."""
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
+    pixdim_mm: tuple[float, float, float]
     dtype: np.dtype[Any]
     offset: int
     slope: float
@@ -66,7 +67,8 @@ def parse_header(start: bytes, name: str, max_voxels: int) -> Header:
     if not header["magic"].item().startswith(magic):
         raise unreadable(name, "is half of an Analyze or NIfTI pair; a single .nii or .nii.gz was expected.")
     shape = _shape(header, name, max_voxels)
-    return Header(shape, _affine(header, name), _dtype(header, name), _offset(header, name), *_scaling(header, name))
+    storage = _dtype(header, name), _offset(header, name), *_scaling(header, name)
+    return Header(shape, _affine(header, name), _pixdim_mm(header), *storage)
 
 
 def unreadable(name: str, what: str) -> CaseError:
@@ -128,7 +130,7 @@ def _affine(header: RawHeader, name: str) -> NDArray[np.float64]:
             affine = np.array(header.get_best_affine(), dtype=np.float64)
         except (HeaderDataError, ValueError):
             affine = np.zeros((4, 4))
-        affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+        affine[:3] *= _mm_per_unit(header)
         edges = np.linalg.norm(affine[:3, :3], axis=0)
         independent = np.linalg.det(affine[:3, :3] / edges)
     if not np.isfinite(affine).all() or not abs(independent) > _LEAST_INDEPENDENCE:
@@ -138,3 +140,12 @@ def _affine(header: RawHeader, name: str) -> NDArray[np.float64]:
             "Export it again with a valid sform or qform.",
         )
     return affine
+
+
+def _pixdim_mm(header: RawHeader) -> tuple[float, float, float]:
+    x, y, z = (np.abs(header["pixdim"][1:4].astype(np.float64)) * _mm_per_unit(header)).tolist()
+    return x, y, z
+
+
+def _mm_per_unit(header: RawHeader) -> float:
+    return _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)

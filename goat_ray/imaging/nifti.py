@@ -23,14 +23,30 @@ _MAX_INFLATION = 1032  # what deflate can do at best: a header that promises mor
 _BLOCK = 2**20
 _SCANNER_ANATOMICAL = 1
 _QFORM_TOLERANCE = 1e-3
+_SPACING_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grid:
-    """Where the voxels of an image lie: shape (x, y, z) and the 4×4 affine from voxel indices to RAS mm."""
+    """Where the voxels of an image lie: shape (x, y, z) and the 4×4 affine from voxel indices to RAS mm.
+
+    `pixdim_mm` is the spacing that the file's header has beside the affine; see `stored_spacing_mm`.
+    """
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
+    pixdim_mm: tuple[float, float, float] | None = None
+
+    @property
+    def stored_spacing_mm(self) -> tuple[float, float, float]:
+        """The spacing as other programs read it: the header's own numbers, which are float32.
+
+        They count only where they agree with the affine; a grid without a file has those that a file would get.
+        """
+        x, y, z = np.float32(self.spacing_mm).tolist()
+        if self.pixdim_mm is None or not np.allclose(self.pixdim_mm, (x, y, z), rtol=_SPACING_TOLERANCE, atol=0):
+            return x, y, z
+        return self.pixdim_mm
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -91,7 +107,7 @@ def decode_image(data: bytes, name: str, *, max_voxels: int = MAX_VOXELS) -> Ima
     if (header.slope, header.intercept) != (1.0, 0.0):
         with np.errstate(over="ignore"):  # the infinities this leaves are found by `check_values`
             voxels = voxels.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept)
-    return Image(voxels.reshape(header.shape, order="F"), Grid(header.shape, header.affine))
+    return Image(voxels.reshape(header.shape, order="F"), Grid(header.shape, header.affine, header.pixdim_mm))
 
 
 def read_header(data: bytes, name: str, *, max_voxels: int = MAX_VOXELS) -> Grid:
@@ -102,7 +118,7 @@ def read_header(data: bytes, name: str, *, max_voxels: int = MAX_VOXELS) -> Grid
     """
     with _open(data, name) as stream:
         header = parse_header(stream.read(LONGEST_HEADER), name, max_voxels)
-    return Grid(header.shape, header.affine)
+    return Grid(header.shape, header.affine, header.pixdim_mm)
 
 
 def decode_labels(data: bytes, name: str, *, max_voxels: int = MAX_VOXELS) -> tuple[LabelMap, Grid]:

@@ -41,14 +41,13 @@ class Comparison:
     @property
     def is_matched(self) -> Mask:
         """Whether a reference lesion (from 1; entry 0 is False) meets a predicted one."""
-        matched = np.zeros(self.reference.count + 1, np.bool_)
+        matched = np.zeros(self.reference.highest + 1, np.bool_)
         matched[self.matches.first] = True
         return matched
 
     @cached_property
     def _whole_is_lesion_1(self) -> bool:
-        predicted = np.count_nonzero(self.prediction.sizes_vox)
-        return self.reference.count == 1 and len(self.matches.second) == predicted > 0
+        return self.reference.count == 1 and len(self.matches.second) == self.prediction.count > 0
 
     def hd95_mm(self) -> Floats:
         """Per group: area-weighted 95 % point of the distances of surface elements, the larger of both directions.
@@ -58,7 +57,7 @@ class Comparison:
         ours, theirs = (surfels(side.ids, self.frame, self.spacing_mm) for side in (self.reference, self.prediction))
         forth = percentile_95_mm(self._reference_groups(ours), self._targets(theirs))
         back = percentile_95_mm(self._prediction_groups(theirs), self._targets(ours))
-        return self._with_whole(np.maximum(forth, back))
+        return self.with_whole(np.maximum(forth, back))
 
     def border_distances_mm(self, limit_mm: float = np.inf) -> tuple[tuple[Groups, Floats], tuple[Groups, Floats]]:
         """Distance of each border voxel to the border of the other map, by group: from the reference, then back.
@@ -79,7 +78,7 @@ class Comparison:
         `guard` is added to the denominator.
         """
         sides = self.border_distances_mm(max(tolerances_mm))
-        n = self.reference.count + 1
+        n = self.reference.highest + 1
         numbers = [np.bincount(groups.group, minlength=n) for groups, _ in sides]
         scores = []
         for tolerance_mm in tolerances_mm:
@@ -88,10 +87,11 @@ class Comparison:
                 within = sum(hit / number for hit, number in zip(hits, numbers, strict=True))
                 beyond = sum((number - hit) / number for hit, number in zip(hits, numbers, strict=True))
                 score = within / (within + beyond + guard)
-            scores.append(self._with_whole(np.where(np.minimum(*numbers) > 0, score, 0.0)))
+            scores.append(self.with_whole(np.where(np.minimum(*numbers) > 0, score, 0.0)))
         return scores
 
-    def _with_whole(self, per_group: Floats) -> Floats:
+    def with_whole(self, per_group: Floats) -> Floats:
+        """Fill in group 0 where it was left out because it equals group 1."""
         if self._whole_is_lesion_1:
             per_group[0] = per_group[1]
         return per_group
@@ -101,7 +101,7 @@ class Comparison:
 
     def _reference_groups(self, points: Points) -> Groups:
         """Every reference point with the whole, and again with its lesion if that is matched."""
-        accepts = np.zeros((self.reference.count + 1, self.prediction.count + 1), np.bool_)
+        accepts = np.zeros((self.reference.highest + 1, self.prediction.highest + 1), np.bool_)
         accepts[0, 1:] = True
         accepts[self.matches.first, self.matches.second] = True
         members = [np.flatnonzero(self.is_matched[points.owner])]
@@ -110,16 +110,18 @@ class Comparison:
 
     def _prediction_groups(self, points: Points) -> Groups:
         """Every predicted point with the whole, and again with each lesion that its own is matched to."""
-        accepts = np.eye(self.reference.count + 1, dtype=np.bool_)
+        accepts = np.eye(self.reference.highest + 1, dtype=np.bool_)
         accepts[0] = True
         accepts[0, 0] = False
         order = np.argsort(points.owner, kind="stable")
-        ends = np.searchsorted(points.owner[order], np.arange(self.prediction.count + 2))
+        ends = np.searchsorted(points.owner[order], np.arange(self.prediction.highest + 2))
         members = [order[ends[p] : ends[p + 1]] for p in self.matches.second.tolist()]
         groups = [np.full(m.size, g) for m, g in zip(members, self.matches.first.tolist(), strict=True)]
         return self._groups(points, members, groups, accepts)
 
-    def _groups(self, points: Points, members: list[NDArray[np.intp]], groups: list[NDArray[np.intp]], accepts: Mask) -> Groups:
+    def _groups(
+        self, points: Points, members: list[NDArray[np.intp]], groups: list[NDArray[np.intp]], accepts: Mask
+    ) -> Groups:
         if not self._whole_is_lesion_1:
             members = [np.arange(points.index.size), *members]
             groups = [np.zeros(points.index.size, np.intp), *groups]

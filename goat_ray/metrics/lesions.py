@@ -55,9 +55,14 @@ class Lesions:
     sizes_vox: NDArray[np.int64]
 
     @property
+    def highest(self) -> int:
+        """The largest lesion number that may occur."""
+        return len(self.sizes_vox) - 1
+
+    @property
     def count(self) -> int:
         """Number of lesions."""
-        return len(self.sizes_vox) - 1
+        return int(np.count_nonzero(self.sizes_vox))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +131,7 @@ def joined(lesions: Lesions, frame: Frame, partners: Sequence[tuple[Lesions, Fra
     The organisers' rule, quirks included: a lesion follows only the first partner lesion it touches, nothing
     happens for a single contact, partners come one after the other, and the result is numbered 1..n.
     """
-    lookup = np.arange(lesions.count + 1)
+    lookup = np.arange(lesions.highest + 1)
     voxels, owner = surface_voxels(lesions.ids, frame)
     for partner, its_frame in partners:
         pairs = _contacts(voxels, lookup[owner], frame, partner, its_frame)
@@ -213,4 +218,6 @@ def _renumbered(lesions: Lesions, lookup: NDArray[np.intp]) -> Lesions:
     compact[present] = inverse
     ids = compact[lesions.ids]
     zones = None if lesions.zones is None else compact[lesions.zones]
-    return replace(lesions, ids=ids, zones=zones, sizes_vox=np.bincount(inverse, lesions.sizes_vox[present]).astype(int))
+    return replace(
+        lesions, ids=ids, zones=zones, sizes_vox=np.bincount(inverse, lesions.sizes_vox[present]).astype(int)
+    )

@@ -1,6 +1,7 @@
 """Scores of one region by the lesion-wise rule: of the whole volume, of every lesion, and their penalised mean."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ NSD_GUARD = 1e-8
 class LesionScore:
     """One lesion: of the reference (`gt`), or predicted where there is none (`fp`); fields are columns of `lesions`.
 
-    `scored` tells whether it enters the means. HD95 is None where it is undefined; `hd95_scored_mm` has the spec's
+    `scored` tells whether it enters the means. `sq_` values are those of one-to-one matching. HD95 is None where it is undefined; `hd95_scored_mm` has the spec's
     penalty there. Scores of a missed lesion are 0, those of a false one None.
     """
 
@@ -37,9 +38,11 @@ class LesionScore:
     nsd_0_5: float | None
     nsd_1_0: float | None
     hd95_mm: float | None
-    hd95_scored_mm: float
+    hd95_scored_mm: float | None
     shares_prediction: bool | None
     shell_match_only: bool | None
+    sq_nsd: float | None = None
+    sq_hd95_mm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,9 @@ def volume_score(comparison: Comparison, found: Distances, n_voxels: int) -> Vol
     """
     gt, pred = int(comparison.reference.sizes_vox.sum()), int(comparison.prediction.sizes_vox.sum())
     both = int(comparison.overlaps.counts.sum())
-    reason = {(True, True): "both_empty", (True, False): "gt_empty", (False, True): "pred_empty"}.get((not gt, not pred))
+    reason = {(True, True): "both_empty", (True, False): "gt_empty", (False, True): "pred_empty"}.get(
+        (not gt, not pred)
+    )
     is_either, is_both = bool(gt or pred), bool(gt and pred)
     return VolumeScore(
         gt_volume_vox=gt,
@@ -115,16 +120,16 @@ def volume_score(comparison: Comparison, found: Distances, n_voxels: int) -> Vol
 
 
 def lesion_scores(
-    comparison: Comparison, found: Distances, voxel_volume_mm3: float, min_volume_mm3: float, penalty_mm: float
+    comparison: Comparison, found: Distances, voxel_volume_mm3: float, min_volume_mm3: float, penalty_mm: float | None
 ) -> list[LesionScore]:
     """Every reference lesion by number, then every predicted lesion that meets none."""
     reference, prediction, matches = comparison.reference, comparison.prediction, comparison.matches
-    n = reference.count + 1
+    n = reference.highest + 1
     pred_vox = np.bincount(matches.first, prediction.sizes_vox[matches.second], minlength=n).astype(int)
     both_vox = np.bincount(comparison.overlaps.first, comparison.overlaps.counts, minlength=n).astype(int)
     meets = [tuple(matches.second[matches.first == i].tolist()) for i in range(n)]
     shared = np.flatnonzero(np.bincount(matches.second) > 1).tolist()
-    pieces, false_pieces = _pieces(reference.ids, n), _pieces(prediction.ids, prediction.count + 1)
+    pieces, false_pieces = _pieces(reference.ids, n), _pieces(prediction.ids, prediction.highest + 1)
     rows = []
     for i in range(1, n):
         gt_vox, pred, both = int(reference.sizes_vox[i]), int(pred_vox[i]), int(both_vox[i])
@@ -159,7 +164,7 @@ def unmatched(comparison: Comparison) -> NDArray[np.intp]:
     return np.setdiff1d(np.flatnonzero(comparison.prediction.sizes_vox), comparison.matches.second)
 
 
-def mean_score(lesions: list[LesionScore], n_pred: int) -> MeanScore:
+def mean_score(lesions: Sequence[LesionScore], n_pred: int) -> MeanScore:
     """The organisers' mean over N scored reference lesions and F false positives; 1, 1, 1 and 0 mm when N + F = 0."""
     gt = [lesion for lesion in lesions if lesion.kind == "gt"]
     scored = [lesion for lesion in gt if lesion.scored]
@@ -186,7 +191,7 @@ def mean_score(lesions: list[LesionScore], n_pred: int) -> MeanScore:
     )
 
 
-def _false_positive(lesion_id: int, n_components: int, penalty_mm: float) -> LesionScore:
+def _false_positive(lesion_id: int, n_components: int, penalty_mm: float | None) -> LesionScore:
     return LesionScore(
         kind="fp",
         lesion_id=lesion_id,

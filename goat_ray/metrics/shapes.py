@@ -1,10 +1,10 @@
-"""Lesions of a label map: the 26-connected components of every region, with their size and place."""
+"""Size and place of lesions, and the lesions of a label map that has no reference."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,15 +15,13 @@ from goat_ray.labels import REGIONS, LabelMap, region_mask
 
 @dataclass(frozen=True, slots=True)
 class LesionShape:
-    """One lesion of one region; the fields are columns of the `lesions` table.
+    """Size and place of one lesion; the fields are columns of the `lesions` table.
 
     `centroid_i` to `centroid_k` are voxel indices along the file's axes (x, y, z), the centroids in mm are
     world coordinates (RAS), `bbox_i0` to `bbox_k1` is the half-open box of voxel indices, and
     `equiv_diameter_mm` is the diameter of the ball of this volume.
     """
 
-    region: str
-    lesion_id: int
     volume_vox: int
     volume_mm3: float
     centroid_i: float
@@ -41,58 +39,59 @@ class LesionShape:
     equiv_diameter_mm: float
 
 
-@dataclass(frozen=True, slots=True)
-class RegionVolume:
-    """How much of a region there is, and in how many 26-connected lesions."""
+def lesion_shapes(
+    ids: NDArray[Any], origin: tuple[int, ...], affine: NDArray[np.float64], voxel_volume_mm3: float
+) -> dict[int, LesionShape]:
+    """Shape of each non-zero id, by id in ascending order.
 
-    volume_vox: int
-    volume_ml: float
-    n_lesions: int
+    Args:
+        ids: lesion of each voxel (x, y, z) of a box, C order.
+        origin: voxel of the label map that the box starts at.
+        affine: voxel indices of the label map to RAS mm.
+        voxel_volume_mm3: volume of one voxel.
+    """
+    flat = ids.reshape(-1)
+    voxels = np.flatnonzero(flat)
+    if not voxels.size:
+        return {}
+    owner = flat[voxels]
+    order = np.argsort(owner, kind="stable")
+    owner = owner[order]
+    starts = np.flatnonzero(np.diff(owner, prepend=0))
+    places = np.stack(np.unravel_index(voxels[order], ids.shape)) + np.array(origin)[:, None]
+    sizes = np.diff(starts, append=owner.size)
+    centroids = (np.add.reduceat(places, starts, axis=1) / sizes).T
+    centroids_mm = centroids @ affine[:3, :3].T + affine[:3, 3]
+    lowest, highest = np.minimum.reduceat(places, starts, axis=1), np.maximum.reduceat(places, starts, axis=1)
+    boxes = np.stack([lowest, highest + 1], axis=1).reshape(6, -1).T  # i0 i1 j0 j1 k0 k1
+    rows = zip(sizes.tolist(), centroids.tolist(), centroids_mm.tolist(), boxes.tolist(), strict=True)
+    shapes = (_shape(voxel_volume_mm3, *row) for row in rows)
+    return dict(zip(owner[starts].tolist(), shapes, strict=True))
 
 
-def describe_lesions(labels: LabelMap, grid: Grid) -> list[LesionShape]:
-    """Every lesion of every region, in the order of `REGIONS`, then by id.
+def predicted_shapes(labels: LabelMap, grid: Grid) -> dict[str, dict[int, LesionShape]]:
+    """The 26-connected lesions of every region of `REGIONS`, by id.
 
     Args:
         labels: uint8 (x, y, z), any memory order.
         grid: where its voxels lie.
 
     Returns:
-        Lesions; ids count from 1 per region, in C raster order (x, y, z) of the first voxel.
+        Shapes; ids count from 1 per region, in C raster order (x, y, z) of the first voxel.
     """
     box = foreground_box(labels)
-    offset = np.array([side.start for side in box])
-    return [lesion for region in REGIONS for lesion in _lesions_of(region, labels[box], offset, grid)]
+    crop, origin = labels[box], tuple(side.start for side in box)
+    ids = {region: label_components(region_mask(crop, region), 26) for region in REGIONS}
+    return {region: lesion_shapes(ids[region], origin, grid.affine, grid.voxel_volume_mm3) for region in REGIONS}
 
 
-def region_volumes(lesions: Sequence[LesionShape], grid: Grid) -> dict[str, RegionVolume]:
-    """Volume and number of the `lesions` of one label map on `grid`, for every region, empty ones too."""
-    sizes_vox = {name: [lesion.volume_vox for lesion in lesions if lesion.region == name] for name in REGIONS}
-    return {
-        region: RegionVolume(sum(sizes), sum(sizes) * grid.voxel_volume_mm3 / 1000, len(sizes))
-        for region, sizes in sizes_vox.items()
-    }
+def total_volume_vox(shapes: Mapping[int, LesionShape]) -> int:
+    """Voxels of all lesions together."""
+    return sum(shape.volume_vox for shape in shapes.values())
 
 
-def _lesions_of(region: str, crop: LabelMap, offset: NDArray[np.int64], grid: Grid) -> Iterator[LesionShape]:
-    ids = label_components(region_mask(crop, region), 26)
-    if not ids.any():
-        return
-    found = cc3d.statistics(ids, no_slice_conversion=True)
-    centroids = found["centroids"][1:] + offset
-    centroids_mm = centroids @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-    # cc3d's boxes are (start, last) pairs of each axis; starts stay, ends become half open.
-    boxes = found["bounding_boxes"][1:].astype(np.int64) + np.repeat(offset, 2) + [0, 1, 0, 1, 0, 1]
-    sizes_vox = found["voxel_counts"][1:].tolist()
-    voxel_volume_mm3 = grid.voxel_volume_mm3
-    rows = zip(sizes_vox, centroids.tolist(), centroids_mm.tolist(), boxes.tolist(), strict=True)
-    for lesion_id, (volume_vox, (i, j, k), (x, y, z), bbox) in enumerate(rows, start=1):
-        i0, i1, j0, j1, k0, k1 = bbox
-        volume_mm3 = volume_vox * voxel_volume_mm3
-        diameter_mm = math.cbrt(6 * volume_mm3 / math.pi)
-        yield LesionShape(
-            *(region, lesion_id, volume_vox, volume_mm3),
-            *(i, j, k, x, y, z),
-            *(i0, i1, j0, j1, k0, k1),
-            diameter_mm,
-        )
+def _shape(
+    voxel_volume_mm3: float, volume_vox: int, centroid: list[float], centroid_mm: list[float], box: list[int]
+) -> LesionShape:
+    volume_mm3 = volume_vox * voxel_volume_mm3
+    return LesionShape(volume_vox, volume_mm3, *centroid, *centroid_mm, *box, math.cbrt(6 * volume_mm3 / math.pi))

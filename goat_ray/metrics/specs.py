@@ -44,7 +44,9 @@ class Spec(Settings):
         "lesionwise",
         description="tolerant many-to-many matching with penalties, or one-to-one and means over matched pairs",
     )
-    hd95_penalty: Penalty = Field(374.0, description="HD95 of a missed or false lesion; diagonal: of the image, in voxels")
+    hd95_penalty: Penalty = Field(
+        374.0, description="HD95 of a missed or false lesion; diagonal: of the image, in voxels"
+    )
     missing_penalty: float = Field(374.0, description="HD95 of a case without prediction")
     max_label: int = Field(4, ge=1, le=255, description="a case with a larger label in either map is refused")
     legacy_on_ids: bool = Field(
@@ -79,7 +81,7 @@ _PED_WARNING = (
 _EXTRA = ("NETC", "SNFH")  # scored in every spec with BraTS-GoAT labels, by the spec's own rule
 
 
-def _lesionwise(  # noqa: PLR0913 - a row of the table below
+def _lesionwise(
     name: str,
     labels: Mapping[str, tuple[int, ...]],
     scored: str,
