@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from goat_ray.labels import Mask
 from goat_ray.metrics.lesions import Frame, Ids, Lesions, Pairs, count_pairs, surface_voxels
 from goat_ray.metrics.surfaces import (
     Floats,
     Groups,
+    Indices,
     Points,
     Spacing,
     Targets,
@@ -18,8 +18,6 @@ from goat_ray.metrics.surfaces import (
     percentile_95_mm,
     surfels,
 )
-
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +117,7 @@ class Comparison:
         groups = [np.full(m.size, g) for m, g in zip(members, self.matches.first.tolist(), strict=True)]
         return self._groups(points, members, groups, accepts)
 
-    def _groups(
-        self, points: Points, members: list[NDArray[np.intp]], groups: list[NDArray[np.intp]], accepts: Mask
-    ) -> Groups:
+    def _groups(self, points: Points, members: list[Indices], groups: list[Indices], accepts: Mask) -> Groups:
         if not self._whole_is_lesion_1:
             members = [np.arange(points.index.size), *members]
             groups = [np.zeros(points.index.size, np.intp), *groups]

@@ -31,12 +31,12 @@ def dilate(mask: Mask, iterations: int) -> Mask:
 
 
 def _pack(mask: Mask) -> Packed:
-    """The mask with its last axis in bits of little-endian words."""
+    """The mask with its last axis in bits of words."""
     bits = np.packbits(mask, axis=-1, bitorder="little")
     words = -(-mask.shape[-1] // _WORD)
     padded = np.zeros((*mask.shape[:-1], words * _WORD // 8), np.uint8)
     padded[..., : bits.shape[-1]] = bits
-    return padded.view("<u8")
+    return padded.view(np.uint64)
 
 
 def _valid_bits(length: int) -> Packed:
@@ -47,7 +47,8 @@ def _grow(packed: Packed, valid: Packed) -> Packed:
     # The 18-neighbourhood is the union of three 3×3 squares, one in each plane of two axes.
     along_last = _spread_bits(packed, valid)
     first, second = _spread(packed, 0), _spread(along_last, 1)
-    return second | _spread(along_last, 0) | _spread(first, 1)
+    grown: Packed = second | _spread(along_last, 0) | _spread(first, 1)
+    return grown
 
 
 def _spread(packed: Packed, axis: int) -> Packed:
@@ -62,4 +63,5 @@ def _spread_bits(packed: Packed, valid: Packed) -> Packed:
     spread = packed | (packed << np.uint64(1)) | (packed >> np.uint64(1))
     spread[..., 1:] |= packed[..., :-1] >> np.uint64(_WORD - 1)
     spread[..., :-1] |= packed[..., 1:] << np.uint64(_WORD - 1)
-    return spread & valid
+    inside: Packed = spread & valid
+    return inside

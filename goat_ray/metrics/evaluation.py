@@ -74,8 +74,14 @@ def score_case(
     for name, labels in (("reference", reference), ("prediction", prediction)):
         _check_labels(name, labels, spec)
     box = foreground_box(reference | prediction)
-    crops = (np.ascontiguousarray(labels[box]) for labels in (reference, prediction))
-    scene = _Scene(*crops, tuple(side.start for side in box), grid, spec, official and spec.legacy_on_ids)
+    scene = _Scene(
+        reference=np.ascontiguousarray(reference[box]),
+        prediction=np.ascontiguousarray(prediction[box]),
+        origin=tuple(side.start for side in box),
+        grid=grid,
+        spec=spec,
+        is_official=official and spec.legacy_on_ids,
+    )
     rows = [_score_region(scene, name, comparison) for name, comparison in _comparisons(scene).items()]
     return CaseScore([region for region, _ in rows], [lesion for _, lesions in rows for lesion in lesions])
 
@@ -140,11 +146,10 @@ def _lesionwise(scene: _Scene, policy: RegionPolicy, comparison: Comparison) -> 
 def _one_to_one(scene: _Scene, policy: RegionPolicy, comparison: Comparison) -> tuple[Row, list[LesionScore]]:
     matched = assigned(comparison)
     found, pairs = distances(matched), matched_pairs(matched)
-    quality = {pair.lesion_id: {"sq_nsd": pair.sq_nsd, "sq_hd95_mm": pair.sq_hd95_mm} for pair in pairs}
-    lesions = [
-        replace(lesion, **quality.get(lesion.lesion_id, {})) if lesion.kind == "gt" else lesion
-        for lesion in lesion_scores(matched, found, scene.voxel_volume_mm3, policy.min_volume_mm3, None)
-    ]
+    lesions = lesion_scores(matched, found, scene.voxel_volume_mm3, policy.min_volume_mm3, None)
+    for pair in pairs:  # the lesions start with the reference's, by number
+        place = pair.lesion_id - 1
+        lesions[place] = replace(lesions[place], sq_nsd=pair.sq_nsd, sq_hd95_mm=pair.sq_hd95_mm)
     return _volume_row(scene, comparison, found) | asdict(one_to_one_score(matched, pairs)), lesions
 
 

@@ -1,7 +1,7 @@
 """What counts as one lesion: components merged by dilation, small ones dropped, tissues joined, and who meets whom."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,12 +46,12 @@ class Lesions:
 
     Attributes:
         ids: lesion of each voxel of the frame, 0 is none, else 1..n.
-        zones: the same for the lesions grown by the policy's dilation; None for predicted lesions as they are.
+        zones: the same for lesions grown by the policy's dilation; for predicted lesions, the ids again.
         sizes_vox: voxels of lesion 0 (always 0) to n.
     """
 
     ids: Ids
-    zones: Ids | None
+    zones: Ids
     sizes_vox: NDArray[np.int64]
 
     @property
@@ -118,11 +118,11 @@ def predicted_lesions(mask: Mask, frame: Frame, policy: RegionPolicy) -> Lesions
     """
     if policy.min_pred_vox is None:
         ids = label_components(mask, 26)
-        return Lesions(ids, None, sizes_of(ids))
+        return Lesions(ids, ids, sizes_of(ids))
     merged = reference_lesions(mask, frame, policy)
     kept = merged.sizes_vox > policy.min_pred_vox
     ids = merged.ids * kept[merged.ids]
-    return Lesions(ids, None, np.where(kept, merged.sizes_vox, 0))
+    return Lesions(ids, ids, np.where(kept, merged.sizes_vox, 0))
 
 
 def joined(lesions: Lesions, frame: Frame, partners: Sequence[tuple[Lesions, Frame]]) -> Lesions:
@@ -213,11 +213,8 @@ def _common(a: Frame, b: Frame) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
 def _renumbered(lesions: Lesions, lookup: NDArray[np.intp]) -> Lesions:
     present = lesions.sizes_vox > 0
     present[0] = True
-    names, inverse = np.unique(lookup[present], return_inverse=True)
+    _, inverse = np.unique(lookup[present], return_inverse=True)
     compact = np.zeros(len(lookup), lesions.ids.dtype)
     compact[present] = inverse
-    ids = compact[lesions.ids]
-    zones = None if lesions.zones is None else compact[lesions.zones]
-    return replace(
-        lesions, ids=ids, zones=zones, sizes_vox=np.bincount(inverse, lesions.sizes_vox[present]).astype(int)
-    )
+    sizes_vox = np.bincount(inverse, lesions.sizes_vox[present]).astype(np.int64)
+    return Lesions(compact[lesions.ids], compact[lesions.zones], sizes_vox)

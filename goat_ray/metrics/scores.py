@@ -20,8 +20,9 @@ NSD_GUARD = 1e-8
 class LesionScore:
     """One lesion: of the reference (`gt`), or predicted where there is none (`fp`); fields are columns of `lesions`.
 
-    `scored` tells whether it enters the means. `sq_` values are those of one-to-one matching. HD95 is None where it is undefined; `hd95_scored_mm` has the spec's
-    penalty there. Scores of a missed lesion are 0, those of a false one None.
+    `scored` tells whether it enters the means. HD95 is None where it is undefined; `hd95_scored_mm` has the spec's
+    penalty there. Scores of a missed lesion are 0, those of a false one None. `sq_` values are those of one-to-one
+    matching.
     """
 
     kind: str
@@ -101,9 +102,7 @@ def volume_score(comparison: Comparison, found: Distances, n_voxels: int) -> Vol
     """
     gt, pred = int(comparison.reference.sizes_vox.sum()), int(comparison.prediction.sizes_vox.sum())
     both = int(comparison.overlaps.counts.sum())
-    reason = {(True, True): "both_empty", (True, False): "gt_empty", (False, True): "pred_empty"}.get(
-        (not gt, not pred)
-    )
+    reasons = {(False, False): "both_empty", (False, True): "gt_empty", (True, False): "pred_empty"}
     is_either, is_both = bool(gt or pred), bool(gt and pred)
     return VolumeScore(
         gt_volume_vox=gt,
@@ -115,7 +114,7 @@ def volume_score(comparison: Comparison, found: Distances, n_voxels: int) -> Vol
         sensitivity=both / gt if gt else None,
         specificity=(n_voxels - gt - pred + both) / (n_voxels - gt) if n_voxels > gt else None,
         precision=both / pred if pred else None,
-        null_reason=reason,
+        null_reason=reasons.get((bool(gt), bool(pred))),
     )
 
 

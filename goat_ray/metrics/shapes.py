@@ -93,5 +93,7 @@ def total_volume_vox(shapes: Mapping[int, LesionShape]) -> int:
 def _shape(
     voxel_volume_mm3: float, volume_vox: int, centroid: list[float], centroid_mm: list[float], box: list[int]
 ) -> LesionShape:
+    (i, j, k), (x, y, z), (i0, i1, j0, j1, k0, k1) = centroid, centroid_mm, box
     volume_mm3 = volume_vox * voxel_volume_mm3
-    return LesionShape(volume_vox, volume_mm3, *centroid, *centroid_mm, *box, math.cbrt(6 * volume_mm3 / math.pi))
+    diameter_mm = math.cbrt(6 * volume_mm3 / math.pi)
+    return LesionShape(volume_vox, volume_mm3, i, j, k, x, y, z, i0, i1, j0, j1, k0, k1, diameter_mm)

@@ -111,7 +111,7 @@ def _lesionwise(
     return Spec(name=name, regions=regions, hd95_penalty=hd95_penalty, missing_penalty=missing_penalty, **facts)
 
 
-_ON_IDS = {"legacy_on_ids": True, "official_nsd": True}
+_ON_IDS: dict[str, Any] = {"legacy_on_ids": True, "official_nsd": True}
 _GLI_CHANGES: dict[str, dict[str, Any]] = {
     "NETC": {"dilation_vox": 5, "join": ("ET", "RC")},
     # A misspelt name in the organisers' program leaves SNFH at 3; 5 was meant.
@@ -169,7 +169,7 @@ class Policy:
             raise CaseError(
                 Category.UNKNOWN_COHORT,
                 f"its cohort is {cohort or 'not known'}, but {self.name} scores {', '.join(self.by_cohort)}.",
-                "Name each case's cohort in the `cohort` column of --sites or the manifest, or choose one spec for all.",
+                "Name each case's cohort in the column `cohort` of --sites, or choose one spec for all cases.",
             )
         return spec
 

@@ -39,136 +39,13 @@ _NORMALS = {
     "y": (0, 4, 0),
     "z": (0, 0, 4),
 }
-_TRIANGLES = [
-    "-",
-    "a",
-    "a",
-    "ww",
-    "a",
-    "vv",
-    "aa",
-    "xba",
-    "a",
-    "aa",
-    "vv",
-    "xba",
-    "ww",
-    "xba",
-    "xba",
-    "xx",
-    "a",
-    "uu",
-    "aa",
-    "yba",
-    "aa",
-    "zba",
-    "aaa",
-    "abba",
-    "aa",
-    "uua",
-    "vva",
-    "acuv",
-    "aww",
-    "cuaw",
-    "xaba",
-    "xab",
-    "a",
-    "aa",
-    "uu",
-    "yab",
-    "aa",
-    "avv",
-    "uua",
-    "cuav",
-    "aa",
-    "aaa",
-    "zba",
-    "bbaa",
-    "aww",
-    "xbaa",
-    "ucaw",
-    "xba",
-    "ww",
-    "yba",
-    "yab",
-    "yy",
-    "wwa",
-    "cvaw",
-    "ayba",
-    "yba",
-    "aww",
-    "ybaa",
-    "cwav",
-    "yba",
-    "wwww",
-    "wwa",
-    "aww",
-    "ww",
-    "a",
-    "aa",
-    "aa",
-    "aww",
-    "uu",
-    "zba",
-    "uua",
-    "cuaw",
-    "aa",
-    "aaa",
-    "avv",
-    "xbaa",
-    "yba",
-    "bbaa",
-    "vcua",
-    "xba",
-    "vv",
-    "zba",
-    "avv",
-    "vcwa",
-    "zba",
-    "zz",
-    "aabz",
-    "abz",
-    "vva",
-    "zbaa",
-    "vvvv",
-    "avv",
-    "vcwa",
-    "zba",
-    "avv",
-    "vv",
-    "aa",
-    "aaa",
-    "auu",
-    "yaba",
-    "uua",
-    "zbaa",
-    "uuuu",
-    "uua",
-    "aaa",
-    "aaaa",
-    "zbaa",
-    "aaa",
-    "ybaa",
-    "aaa",
-    "uua",
-    "aa",
-    "xba",
-    "baba",
-    "cuav",
-    "yba",
-    "cwua",
-    "abz",
-    "auu",
-    "uu",
-    "xbaa",
-    "aaa",
-    "vva",
-    "aa",
-    "wwa",
-    "aa",
-    "aa",
-    "a",
-]
+_TRIANGLES = (
+    "- a a ww a vv aa xba a aa vv xba ww xba xba xx a uu aa yba aa zba aaa abba aa uua vva acuv aww cuaw xaba xab "
+    "a aa uu yab aa avv uua cuav aa aaa zba bbaa aww xbaa ucaw xba ww yba yab yy wwa cvaw ayba yba aww ybaa cwav yba "
+    "wwww wwa aww ww a aa aa aww uu zba uua cuaw aa aaa avv xbaa yba bbaa vcua xba vv zba avv vcwa zba zz aabz abz "
+    "vva zbaa vvvv avv vcwa zba avv vv aa aaa auu yaba uua zbaa uuuu uua aaa aaaa zbaa aaa ybaa aaa uua aa xba baba "
+    "cuav yba cwua abz auu uu xbaa aaa vva aa wwa aa aa a"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,7 +63,7 @@ def surfel_areas(spacing_mm: Spacing) -> Floats:
     x, y, z = spacing_mm
     scale = np.array([y * z, x * z, x * y])
     area_of = {name: float(np.linalg.norm(np.array(normal) / 8 * scale)) for name, normal in _NORMALS.items()}
-    half = [sum(area_of[name] for name in triangles if name != "-") for triangles in _TRIANGLES]
+    half = [sum(area_of[name] for name in triangles if name != "-") for triangles in _TRIANGLES.split()]
     return np.array([*half, *half[::-1]], dtype=np.float64)
 
 
@@ -196,9 +73,10 @@ def neighbourhood_codes(flat: NDArray[np.uint8], strides: tuple[int, int, int]) 
     Values other than 0 and 1 are added up modulo 256, bit by bit.
     """
     along_x, along_y, _ = strides
-    lines = (flat[:-1] << 1) + flat[1:]
-    squares = (lines[:-along_y] << 2) + lines[along_y:]
-    return (squares[:-along_x] << 4) + squares[along_x:]
+    lines = (flat[:-1] << np.uint8(1)) + flat[1:]
+    squares = (lines[:-along_y] << np.uint8(2)) + lines[along_y:]
+    codes: NDArray[np.uint8] = (squares[:-along_x] << np.uint8(4)) + squares[along_x:]
+    return codes
 
 
 def surfels(ids: Ids, frame: Frame, spacing_mm: Spacing) -> Points:
@@ -254,7 +132,7 @@ class Groups:
 
 
 def nearest_mm(groups: Groups, targets: Targets, limit_mm: float = np.inf) -> Floats:
-    """Distance of each point to the nearest target that its group accepts; infinite beyond `limit_mm` and without any."""
+    """Distance of each point to the nearest target that its group accepts; infinite beyond `limit_mm`."""
     found = _Search(groups, targets)
     found.look_around(limit_mm)
     if limit_mm > found.reach_mm:
