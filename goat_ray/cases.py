@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from goat_ray import storage
-from goat_ray.discovery import Candidate, find_candidates, find_references, read_table
+from goat_ray.discovery import Candidate, Labels, find_candidates, find_labels, read_table
 from goat_ray.errors import CaseError, Category, ConfigError, Failure
 from goat_ray.labels import MODALITIES
+
+PREDICTION = "prediction"
+"""Key of a case's label map among its images, where label maps are what a job works on."""
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CHALLENGE_ID = re.compile(r"BraTS-([A-Za-z]+)-\d{5}(?:-\d{3})?")
@@ -33,6 +36,12 @@ class Case:
     reference: str | None = None
     site: str | None = None
     cohort: str | None = None
+
+    @property
+    def file_names(self) -> dict[str, str]:
+        """Name of each file, by modality or `reference`."""
+        files = self.images if self.reference is None else {**self.images, "reference": self.reference}
+        return {role: uri.rpartition("/")[2] for role, uri in files.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -97,7 +106,7 @@ def discover(
             `_` before the suffix is as good as `-`.
         channels: modality of `_0000`, `_0001` … in an nnU-Net raw folder.
         sites: a `.csv` or `.parquet` with `case_id`, `site` and, optionally, `cohort`; goes before a manifest's own.
-        references: a folder of `<case>.nii.gz` or `<case>/<case>-seg.nii.gz`; replaces all references of `source`.
+        references: label maps in any form that `discover_pairs` takes; they replace all references of `source`.
 
     Raises:
         ConfigError: a source that is not there, holds no case or can be read in two ways; a faulty table.
@@ -105,7 +114,7 @@ def discover(
     """
     candidates = find_candidates(storage.absolute(source), suffixes or {}, channels)
     places = _read_sites(sites) if sites else {}
-    labels = find_references(storage.absolute(references)) if references else None
+    labels = find_labels(storage.absolute(references), "reference") if references else None
     cases: list[Case] = []
     failures: list[FailedCase] = []
     by_id = _by_id(candidates)
@@ -114,12 +123,85 @@ def discover(
         cohort = cohort or _challenge(case_id)
         try:
             case = _accept(case_id, same)
+            if labels is not None:
+                case = replace(case, reference=_only(case_id, labels.get(case_id, Labels()), "references"))
         except CaseError as error:
             failures.append(FailedCase(case_id, Failure.of(error, "discover"), site, cohort))
         else:
-            reference = case.reference if labels is None else labels.get(case_id)
-            cases.append(replace(case, reference=reference, site=site, cohort=cohort))
+            cases.append(replace(case, site=site, cohort=cohort))
     return Discovery(tuple(cases), tuple(failures), _warnings(sites, places.keys() - by_id.keys()))
+
+
+def discover_pairs(predictions: str, references: str, *, sites: str | None = None) -> Discovery:
+    """Pair label maps with their references by case id; files are not opened.
+
+    Every case that either source names is expected: one that lacks its partner is a failure.
+
+    Args:
+        predictions: a folder or `s3://` prefix of `<case>.nii.gz` or `<case>/<case>-seg.nii.gz`, an nnU-Net raw
+            folder, a run folder, or a manifest with the columns `case_id` and `prediction`.
+        references: the same forms; the column is `reference`.
+        sites: as for `discover`.
+
+    Raises:
+        ConfigError: a source that is not there or holds no label map, no case in common, or a faulty table.
+        StorageError: a source that cannot be read.
+    """
+    predicted = find_labels(storage.absolute(predictions), PREDICTION)
+    labelled = find_labels(storage.absolute(references), "reference")
+    places = _read_sites(sites) if sites else {}
+    if not predicted.keys() & labelled.keys():
+        raise ConfigError(
+            f"{predictions} and {references} have no case in common: the first names "
+            f"{', '.join(sorted(predicted)[:3])} and so on, the second {', '.join(sorted(labelled)[:3])}."
+        )
+    cases, failures = [], []
+    for case_id in sorted(predicted.keys() | labelled.keys()):
+        ours, theirs = predicted.get(case_id, Labels()), labelled.get(case_id, Labels())
+        site, cohort = places.get(case_id, (theirs.site or ours.site, theirs.cohort or ours.cohort))
+        cohort = cohort or _challenge(case_id)
+        try:
+            case = _pair(case_id, ours, theirs)
+        except CaseError as error:
+            failures.append(FailedCase(case_id, Failure.of(error, "discover"), site, cohort))
+        else:
+            cases.append(replace(case, site=site, cohort=cohort))
+    unknown = places.keys() - predicted.keys() - labelled.keys()
+    return Discovery(tuple(cases), tuple(failures), _warnings(sites, unknown))
+
+
+def _pair(case_id: str, ours: Labels, theirs: Labels) -> Case:
+    _check_id(case_id, "the label maps")
+    prediction = _only(case_id, ours, "predictions")
+    reference = _only(case_id, theirs, "references")
+    if prediction is None:
+        raise CaseError(
+            Category.MISSING_PREDICTION, "there is a reference, but no label map.", "Predict it, or leave it out."
+        )
+    if reference is None:
+        raise CaseError(
+            Category.MISSING_REFERENCE, "there is a label map, but no reference.", "Add its reference, or leave it out."
+        )
+    return Case(case_id, {PREDICTION: prediction}, reference)
+
+
+def _only(case_id: str, labels: Labels, what: str) -> str | None:
+    if len(labels.uris) > 1:
+        raise CaseError(
+            Category.DUPLICATE_CASE,
+            f"{case_id} has {len(labels.uris)} {what}: {', '.join(uri.rpartition('/')[2] for uri in labels.uris)}.",
+            "Remove all but one.",
+        )
+    return labels.uris[0] if labels.uris else None
+
+
+def _check_id(case_id: str, where: str) -> None:
+    if not is_safe_id(case_id):
+        raise CaseError(
+            Category.INVALID_ID,
+            f"{case_id[:80]!r} in {where} cannot be a case id.",
+            "Use letters, digits, '.', '_' and '-', a letter or digit first, 128 characters at most.",
+        )
 
 
 def _by_id(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
@@ -131,12 +213,7 @@ def _by_id(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
 
 def _accept(case_id: str, same: Sequence[Candidate]) -> Case:
     """The case that the candidates with one id amount to; `CaseError` if they do not amount to one."""
-    if not is_safe_id(case_id):
-        raise CaseError(
-            Category.INVALID_ID,
-            f"{case_id[:80]!r} in {same[0].where} cannot be a case id.",
-            "Use letters, digits, '.', '_' and '-', a letter or digit first, 128 characters at most.",
-        )
+    _check_id(case_id, same[0].where)
     if len(same) > 1:
         raise CaseError(
             Category.DUPLICATE_CASE,

@@ -4,6 +4,7 @@ Exit codes: 0 all cases ok; 1 the run failed; 2 bad usage or preflight; 3 finish
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +15,10 @@ from goat_ray.errors import ConfigError, EnsembleError, GoatRayError
 
 if TYPE_CHECKING:
     from goat_ray.config import RunConfig
-    from goat_ray.pipeline.predict import RunSummary
+    from goat_ray.pipeline.job import RunSummary
+    from goat_ray.pipeline.progress import Reporter
 
+_SPEC_HELP = "brats2023-{gli,men,met,ssa,ped}, goat2025[-{gli,men,met,ped,ssa}], brats2026-goat or a YAML file"
 RUN_FAILED, BAD_USAGE, SOME_CASES_FAILED = 1, 2, 3
 
 app = typer.Typer(
@@ -64,6 +67,10 @@ def predict(
     out: Annotated[str | None, typer.Option(help="Run folder or s3:// prefix; resumed if it exists.")] = None,
     config: Annotated[str | None, typer.Option(help="YAML file with any of these settings; flags override it.")] = None,
     sites: Annotated[str | None, typer.Option(help="CSV or parquet: case_id, site, cohort.")] = None,
+    references: Annotated[
+        str | None, typer.Option(help="Expert label maps; by default those beside the images, if any.")
+    ] = None,
+    spec: Annotated[str | None, typer.Option(help=f"How they are scored: {_SPEC_HELP}, or none.")] = None,
     members: Annotated[str | None, typer.Option(help="Comma-separated member codes; all by default.")] = None,
     suffix: Annotated[list[str] | None, typer.Option(help="Older file suffix, e.g. t1ce=t1c; repeat.")] = None,
     channels: Annotated[str | None, typer.Option(help="Modalities of _0000, _0001, … for nnU-Net raw.")] = None,
@@ -80,13 +87,15 @@ def predict(
     overwrite: Annotated[bool, typer.Option(help="Discard the run that is in --out.")] = False,
 ) -> None:
     """Segment a cohort: one label map per case, and parquet tables."""
-    from goat_ray.config import load_config
+    from goat_ray.config import RunConfig, load_config
 
     flags: dict[str, Any] = {
         "cohort": cohort,
         "ensemble": ensemble,
         "out": out,
         "sites": sites,
+        "references": references,
+        "spec": spec,
         "members": _names(members),
         "suffixes": _pairs("--suffix", suffix),
         "channels": _names(channels),
@@ -100,7 +109,55 @@ def predict(
         "limit": limit,
         "address": address,
     }
-    summary = _run(load_config(config, flags), overwrite=overwrite, retry_failed=retry_failed)
+    summary = _predict(load_config(RunConfig, config, flags), overwrite=overwrite, retry_failed=retry_failed)
+    if summary.failed:
+        raise typer.Exit(SOME_CASES_FAILED)
+
+
+@app.command()
+def evaluate(
+    labels: Annotated[
+        str | None, typer.Argument(help="Label maps: folder, s3:// prefix, run folder or CSV/parquet manifest.")
+    ] = None,
+    references: Annotated[str | None, typer.Option(help="Expert label maps, in the same forms.")] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder or s3:// prefix; resumed if it exists.")] = None,
+    spec: Annotated[str | None, typer.Option(help=f"How to score: {_SPEC_HELP}.")] = None,
+    config: Annotated[str | None, typer.Option(help="YAML file with any of these settings; flags override it.")] = None,
+    sites: Annotated[str | None, typer.Option(help="CSV or parquet: case_id, site, cohort.")] = None,
+    missing: Annotated[
+        str | None, typer.Option(help="A case without prediction: penalise (default, as the organisers) or exclude.")
+    ] = None,
+    official: Annotated[
+        bool | None, typer.Option("--official", help="Also the whole-volume numbers that 2025's organisers got wrong.")
+    ] = None,
+    exports: Annotated[
+        bool | None, typer.Option("--exports", help="Also write the organisers' own file formats.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Cases scored at a time.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; embedded Ray by default.")] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try the cases again that failed before.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Discard the run that is in --out.")] = False,
+) -> None:
+    """Score label maps against references: lesion-wise tables for any maps, ours or a peer's."""
+    from goat_ray.config import EvaluateConfig, load_config
+    from goat_ray.pipeline.evaluate import evaluate_cohort
+
+    flags: dict[str, Any] = {
+        "labels": labels,
+        "references": references,
+        "out": out,
+        "spec": spec,
+        "sites": sites,
+        "missing": missing,
+        "official": official,
+        "exports": exports,
+        "workers": workers,
+        "limit": limit,
+        "address": address,
+    }
+    settings = load_config(EvaluateConfig, config, flags)
+    summary = _run(lambda reporter: evaluate_cohort(settings, reporter, overwrite=overwrite, retry_failed=retry_failed))
     if summary.failed:
         raise typer.Exit(SOME_CASES_FAILED)
 
@@ -124,7 +181,7 @@ def demo(
         cohort=str(cohort), ensemble=str(EMBEDDED_ENSEMBLE), out=str(run), sites=str(cohort / "sites.csv")
     )
     console.out.print("segmenting it with the embedded ensemble of seven members", markup=False)
-    summary = _run(settings, overwrite=overwrite)
+    summary = _predict(settings, overwrite=overwrite)
     if [failed.case_id for failed in summary.failures] != [BROKEN_CASE]:
         raise GoatRayError(f"the demo should lose exactly its broken case {BROKEN_CASE}; see the table above")
     console.out.print(
@@ -184,12 +241,16 @@ def verify(ensemble: Annotated[str, typer.Argument(help="ensemble.yaml")]) -> No
         raise typer.Exit(BAD_USAGE)
 
 
-def _run(config: "RunConfig", *, overwrite: bool = False, retry_failed: bool = False) -> "RunSummary":
+def _predict(config: "RunConfig", *, overwrite: bool = False, retry_failed: bool = False) -> "RunSummary":
     from goat_ray.pipeline.predict import predict_cohort
 
+    return _run(lambda reporter: predict_cohort(config, reporter, overwrite=overwrite, retry_failed=retry_failed))
+
+
+def _run(work: Callable[["Reporter"], "RunSummary"]) -> "RunSummary":
     try:
         with console.reporter() as reporter:
-            summary = predict_cohort(config, reporter, overwrite=overwrite, retry_failed=retry_failed)
+            summary = work(reporter)
     except KeyboardInterrupt as error:
         raise GoatRayError("interrupted; the same command goes on from what is committed") from error
     console.show_summary(summary)

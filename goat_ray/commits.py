@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from goat_ray.cases import FailedCase, object_name
@@ -13,7 +13,7 @@ from goat_ray.errors import ConfigError, Failure, StorageError
 from goat_ray.storage import RunStore
 
 RUN_KEY = "run.json"
-RUN_CONTENT = ("labels", "commits", "errors", "tables", "suspects", "thumbnails", "probabilities")
+RUN_CONTENT = ("labels", "commits", "errors", "tables", "suspects", "thumbnails", "probabilities", "exports")
 _READERS = 32
 _DAMAGED = (AttributeError, KeyError, TypeError, ValueError)  # what decoding a damaged object raises
 
@@ -37,28 +37,25 @@ class Output:
 class Commit:
     """A finished case: written last, and everything its table rows are made of.
 
-    `shape` and `spacing_mm` are (x, y, z); `regions`, `lesions` and `components` are rows of the tables
-    of these names without the id columns, `postprocess` the columns of `cases` that record its thresholds.
+    `inputs` has name, size and sha256 of each file the case was made from; `tables` has the case's rows of every
+    table without the id columns, the one of `cases` among them.
     """
 
     run_id: str
     case_id: str
     site: str | None
     cohort: str | None
-    label_key: str
     outputs: dict[str, Output]
     inputs: dict[str, dict[str, Any]]
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    members: tuple[str, ...]
-    decode: str
-    mean_entropy: float | None
-    postprocess: dict[str, Any]
-    regions: list[dict[str, Any]]
-    lesions: list[dict[str, Any]]
-    components: list[dict[str, Any]]
+    tables: dict[str, list[dict[str, Any]]]
     environment: dict[str, str] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
+    cpu_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def file_names(self) -> dict[str, str]:
+        """Name of each file the case was made from, as `Case.file_names`."""
+        return {role: file["name"] for role, file in self.inputs.items()}
 
     def to_json(self) -> bytes:
         """The commit object's bytes."""
@@ -69,14 +66,12 @@ class Commit:
         """Inverse of `to_json`; a malformed object raises one of `_DAMAGED`."""
         values = json.loads(data)
         values["outputs"] = {key: Output(**output) for key, output in values["outputs"].items()}
-        for name in ("shape", "spacing_mm", "members"):
-            values[name] = tuple(values[name])
         return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What a run folder holds: the committed cases and the failed ones, by case id."""
+    """What a run folder holds: the committed cases, without their table rows, and the failed ones, by case id."""
 
     run_id: str
     commits: dict[str, Commit]
@@ -161,12 +156,16 @@ def read_ledger(store: RunStore, run_id: str) -> Ledger:
     not count: its case is to be done again.
     """
     outputs = store.list("labels")
-    commits = [
-        commit for commit in _read_all(store, "commits", Commit.from_json) if _counts(commit, run_id, outputs.get)
-    ]
+    commits = [commit for commit in _read_all(store, "commits", _decode_record) if _counts(commit, run_id, outputs.get)]
     done = {commit.case_id: commit for commit in commits}
     failed = {case.case_id: case for case in _read_all(store, "errors", _decode_failed) if case.case_id not in done}
     return Ledger(run_id, done, failed)
+
+
+def read_commits(store: RunStore, case_ids: Iterable[str]) -> list[Commit]:
+    """The whole commits of cases that a ledger lists, in the order given."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(lambda case_id: Commit.from_json(store.read(commit_key(case_id))), case_ids))
 
 
 def write_failure(store: RunStore, failed: FailedCase) -> None:
@@ -207,13 +206,17 @@ def _counts(commit: Commit, run_id: str, size_of: Callable[[str], int | None]) -
 
 
 def _check_same(store: RunStore, existing: Commit | None, commit: Commit) -> None:
-    if existing is None or existing.outputs != commit.outputs:
+    if existing is None or (existing.outputs, existing.tables) != (commit.outputs, commit.tables):
         where = f"{store.root}/{commit_key(commit.case_id)}"
         raise StorageError(f"{where} was committed by someone else with other outputs; theirs is kept")
 
 
 def _shard(case_id: str) -> str:
     return hashlib.sha256(case_id.encode()).hexdigest()[:2]
+
+
+def _decode_record(data: bytes) -> Commit:
+    return replace(Commit.from_json(data), tables={})
 
 
 def _decode_failed(data: bytes) -> FailedCase:

@@ -12,11 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from goat_ray.errors import ConfigError
 
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Raised whenever the code changes what a run with the same settings produces."""
 
 Decode = Literal["majority", "argmax", "regions"]
 Blending = Literal["exact", "nnunet"]
+
+
+DEFAULT_SPEC = "brats2023-gli"
+NO_SPEC = "none"
 
 
 class Settings(BaseModel):
@@ -54,6 +58,8 @@ class RunConfig(Settings):
     ensemble: str = Field(description="ensemble.yaml written by `goat-ray ensemble import`")
     out: str = Field(description="run folder or s3:// prefix")
     sites: str | None = Field(None, description="CSV or parquet with case_id, site and cohort")
+    references: str | None = Field(None, description="expert label maps; those beside the images when unset")
+    spec: str = Field(DEFAULT_SPEC, description="how cases with a reference are scored: a name, a YAML file, or none")
     members: tuple[str, ...] | None = Field(None, description="subset of member codes; all when unset")
     suffixes: dict[str, str] | None = Field(None, description="older file suffix to modality, e.g. t1ce: t1c")
     channels: tuple[str, ...] | None = Field(None, description="modality of _0000, _0001, … for nnU-Net raw input")
@@ -71,8 +77,13 @@ class RunConfig(Settings):
     attempts: int = Field(3, ge=1, description="how often a case may lose its worker before it is given up")
     address: str | None = Field(None, description="Ray cluster to use; an embedded Ray when unset")
 
-    def fingerprint(self, ensemble_sha256: str) -> dict[str, Any]:
-        """What can change a result: compared on reuse of a run folder, hashed into the run id."""
+    def fingerprint(self, ensemble_sha256: str, specs: Mapping[str, str]) -> dict[str, Any]:
+        """What can change a result: compared on reuse of a run folder, hashed into the run id.
+
+        Args:
+            ensemble_sha256: hash of the members.
+            specs: hash of each spec that a case may be scored with, by name.
+        """
         return {
             "method_version": METHOD_VERSION,
             "ensemble_sha256": ensemble_sha256,
@@ -82,6 +93,35 @@ class RunConfig(Settings):
             "suffixes": self.suffixes,
             "channels": self.channels,
             "postprocess": self.postprocess.model_dump(),
+            "spec": dict(specs),
+        }
+
+
+class EvaluateConfig(Settings):
+    """Everything `goat-ray evaluate` needs to know; flags override the YAML file."""
+
+    labels: str = Field(description="label maps: folder, s3:// prefix, run folder or manifest")
+    references: str = Field(description="expert label maps, in the same forms")
+    out: str = Field(description="run folder or s3:// prefix")
+    spec: str = Field(description="name of a spec, or a YAML file with one")
+    sites: str | None = Field(None, description="CSV or parquet with case_id, site and cohort")
+    missing: Literal["penalise", "exclude"] = Field(
+        "penalise", description="score a case without prediction as the organisers do, or leave it out of the means"
+    )
+    official: bool = Field(False, description="also the whole-volume numbers that 2025's organisers got wrong")
+    exports: bool = Field(False, description="also write the organisers' own file formats; includes `official`")
+    limit: int | None = Field(None, ge=1, description="only the first N cases in id order")
+    workers: int | None = Field(None, ge=1, description="cases scored at a time; as many as fit when unset")
+    attempts: int = Field(3, ge=1, description="how often a case may lose its worker before it is given up")
+    address: str | None = Field(None, description="Ray cluster to use; an embedded Ray when unset")
+
+    def fingerprint(self, specs: Mapping[str, str]) -> dict[str, Any]:
+        """What can change a table; see `RunConfig.fingerprint`."""
+        return {
+            "method_version": METHOD_VERSION,
+            "spec": dict(specs),
+            "missing": self.missing,
+            "official": self.official or self.exports,
         }
 
 
@@ -103,11 +143,11 @@ def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: s
     return names
 
 
-def load_config(path: str | None, overrides: Mapping[str, Any]) -> RunConfig:
+def load_config(model: type[ModelT], path: str | None, overrides: Mapping[str, Any]) -> ModelT:
     """The configuration of `path` (YAML, optional) with every override that is not None on top.
 
     Raises:
-        ConfigError: the file cannot be read, or a key or value is not what `RunConfig` takes.
+        ConfigError: the file cannot be read, or a key or value is not what `model` takes.
     """
     values = read_yaml(path) if path else {}
     for key, value in overrides.items():
@@ -115,7 +155,7 @@ def load_config(path: str | None, overrides: Mapping[str, Any]) -> RunConfig:
             values[key] = {**values[key], **value}
         elif value is not None:
             values[key] = value
-    return validated(RunConfig, values, path or "command line")
+    return validated(model, values, path or "command line")
 
 
 def validated(model: type[ModelT], values: object, source: str) -> ModelT:

@@ -12,8 +12,12 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from goat_ray.members.ensemble import Ensemble
-    from goat_ray.pipeline.predict import RunSummary
+    from goat_ray.pipeline.job import RunSummary
     from goat_ray.pipeline.progress import Reporter
+    from goat_ray.report.summary import MeanScores
+
+_LESIONWISE = {"Dice": "lw_dice", "NSD 0.5 mm": "lw_nsd_0_5", "NSD 1 mm": "lw_nsd_1_0", "HD95 mm": "lw_hd95_mm"}
+_ONE_TO_ONE = {"F1": "match_f1", "Dice": "sq_dice", "NSD": "sq_nsd", "HD95 mm": "sq_hd95_mm"}
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -61,7 +65,7 @@ def reporter() -> Iterator["Reporter"]:
 
 
 def show_summary(summary: "RunSummary") -> None:
-    """The end of a run: counts, failures with what to do about them, where the results are."""
+    """The end of a run: counts, failures with what to do about them, mean scores, where the results are."""
     for warning in summary.warnings:
         err.print(f"warning: {warning}", soft_wrap=True, markup=False)
     if summary.failures:
@@ -69,11 +73,50 @@ def show_summary(summary: "RunSummary") -> None:
             (case.case_id, case.failure.category, case.failure.message, case.failure.hint) for case in summary.failures
         ]
         show_table("Failed cases", ("case", "category", "what was found", "what to do"), rows)
+    show_scores(summary)
     again = f" ({summary.already_done} from earlier)" if summary.already_done else ""
     counts = (summary.discovered, f"{summary.ok}{again}", summary.failed, summary.skipped, f"{summary.elapsed_s:.1f}")
     columns = ("discovered", "ok", "failed", "skipped", "seconds")
     show_table(f"Run {summary.run_id}", columns, [counts], right=columns)
-    out.print(f"labels: {summary.out}/labels   tables: {summary.out}/tables", soft_wrap=True, markup=False)
+    out.print(f"results: {summary.out}   tables: {summary.out}/tables", soft_wrap=True, markup=False)
+
+
+def show_scores(summary: "RunSummary") -> None:
+    """Mean scores by spec and region, and which cases are in them."""
+    if not summary.scores:
+        return
+    one_to_one = [score for score in summary.scores if score.means["sq_dice"] is not None]
+    lesionwise = [score for score in summary.scores if score not in one_to_one]
+    for title, columns, scores in (
+        ("Lesion-wise scores, mean over cases", _LESIONWISE, lesionwise),
+        ("One-to-one scores, mean over cases", _ONE_TO_ONE, one_to_one),
+    ):
+        if scores:
+            rows = [_score_cells(score, tuple(columns.values())) for score in scores]
+            header = ("spec", "region", "cases", "TP", "FP", "FN", *columns)
+            show_table(title, header, rows, right=header[2:])
+    out.print(_means_note(summary), soft_wrap=True, markup=False)
+
+
+def _score_cells(score: "MeanScores", means: Sequence[str]) -> tuple[object, ...]:
+    region = score.region if score.official else f"{score.region}*"
+    values = (score.means[name] for name in means)
+    cells = ("" if value is None else f"{value:.4f}" for value in values)
+    return (score.spec, region, score.n, score.tp, score.fp, score.fn, *cells)
+
+
+def _means_note(summary: "RunSummary") -> str:
+    """Who is in the means, and who is not."""
+    penalised = max(score.n_penalised for score in summary.scores)
+    left_out = summary.failed + summary.unscored - penalised
+    notes = []
+    if any(not score.official for score in summary.scores):
+        notes.append("* not scored by the organisers.")
+    if penalised:
+        notes.append(f"{penalised} case(s) without prediction are in the means, penalised as the organisers do.")
+    if left_out:
+        notes.append(f"{left_out} case(s) could not be scored and are not in the means; table cases says why.")
+    return " ".join(notes) or "Every case is in the means."
 
 
 def show_members(ensemble: "Ensemble") -> None:

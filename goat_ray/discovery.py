@@ -16,6 +16,7 @@ _IMAGES = (".nii", ".nii.gz", ".dcm", ".mgz", ".mha", ".nrrd")  # a folder with 
 _NIFTI = (".nii.gz", ".nii")
 _RAW_IMAGE = re.compile(r"((?:images(?:Ts|Tr)/)?)([^/]+)_(\d{4})\.nii(?:\.gz)?")
 _MANIFEST_OPTIONAL = ("reference", "site", "cohort")
+_LABEL_FOLDERS = ("", "labels", "labelsTr", "labelsTs")
 
 
 @dataclass(slots=True)
@@ -34,6 +35,15 @@ class Candidate:
     expected: Mapping[str, str]
     images: dict[str, list[str]] = field(default_factory=dict)
     reference: str | None = None
+    site: str | None = None
+    cohort: str | None = None
+
+
+@dataclass(slots=True)
+class Labels:
+    """The label maps that a source has for one case; one is expected."""
+
+    uris: list[str] = field(default_factory=list)
     site: str | None = None
     cohort: str | None = None
 
@@ -63,20 +73,47 @@ def find_candidates(source: str, suffixes: Mapping[str, str], channels: Sequence
     return folders
 
 
-def find_references(source: str) -> dict[str, str]:
-    """URI of each label map in a folder of `<case>.nii.gz` or `<case>/<case>-seg.nii.gz`, by case id.
+def find_labels(source: str, column: str) -> dict[str, Labels]:
+    """The label maps that `source` lists, by case id.
+
+    A folder holds `<case>.nii.gz` or `<case>/<case>-seg.nii.gz`, also in nnU-Net's `labelsTr` and `labelsTs`, or is
+    a run folder of this package. A `.csv` or `.parquet` manifest names them in `column`.
 
     Raises:
-        ConfigError: the folder is not there or holds none.
+        ConfigError: the source is not there or holds none.
+        StorageError: it cannot be read.
     """
-    found = {}
-    for key in _visible_files(source):
+    found = _listed_labels(source, column) if source.endswith((".csv", ".parquet")) else _labels_in(source)
+    if not found:
+        raise ConfigError(f"{source} holds no label map: looked for <case>.nii.gz and <case>/<case>-seg.nii.gz.")
+    return found
+
+
+def _labels_in(source: str) -> dict[str, Labels]:
+    keys = _visible_files(source)
+    if "run.json" in keys:
+        keys = [key for key in keys if key.startswith("labels/")]
+    found: dict[str, Labels] = {}
+    for key in keys:
         folder, _, name = key.rpartition("/")
         stem = _stem(name)
-        if stem is not None and (not folder or stem == f"{folder}-seg"):
-            found[folder or stem] = storage.join(source, key)
-    if not found:
-        raise ConfigError(f"{source} holds no reference: looked for <case>.nii.gz and <case>/<case>-seg.nii.gz.")
+        if stem is None:
+            continue
+        if folder in _LABEL_FOLDERS:
+            found.setdefault(stem, Labels()).uris.append(storage.join(source, key))
+        elif stem in (f"{folder}-seg", f"{folder}_seg"):
+            found.setdefault(folder, Labels()).uris.append(storage.join(source, key))
+    return found
+
+
+def _listed_labels(source: str, column: str) -> dict[str, Labels]:
+    rows = read_table(source, ("case_id", column), (*MODALITIES, *_MANIFEST_OPTIONAL, "prediction"))
+    folder = source.rpartition("/")[0]
+    found: dict[str, Labels] = {}
+    for row in rows:
+        uri = _beside(folder, row[column])
+        labels = found.setdefault(row["case_id"] or "", Labels(site=row.get("site"), cohort=row.get("cohort")))
+        labels.uris += [uri] if uri else []
     return found
 
 

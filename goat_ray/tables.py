@@ -1,69 +1,112 @@
 """Every parquet table of a run: schemas, building from commits and failures, writing with stable bytes."""
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from goat_ray.cases import FailedCase
-from goat_ray.commits import Commit, Ledger
+from goat_ray.commits import Commit, Ledger, read_commits
+from goat_ray.storage import RunStore
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-_TEXT = pa.string()
+Row = Mapping[str, Any]
+Penalties = Callable[[FailedCase], Sequence[Row]]
+
+_CASES_AT_ONCE = 256  # a chunk of cases is a row group, and what is in memory at a time
+_TEXT, _FLAG, _COUNT, _SCORE = pa.string(), pa.bool_(), pa.int32(), pa.float64()
 _IDS = [("run_id", _TEXT), ("case_id", _TEXT), ("site", _TEXT), ("cohort", _TEXT)]
 _AXES = ("x", "y", "z")
 
+
+def _scores(*names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, _SCORE) for name in names]
+
+
+def _counts(*names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, _COUNT) for name in names]
+
+
 SCHEMAS: dict[str, pa.Schema] = {
-    # One row per discovered case, failed ones included.
+    # One row per expected case, failed ones included.
     "cases": pa.schema(
         [
             *_IDS,
             ("status", _TEXT),
             ("failure_category", _TEXT),
-            *[(f"size_{axis}_vox", pa.int32()) for axis in _AXES],
-            *[(f"spacing_{axis}_mm", pa.float64()) for axis in _AXES],
+            # `ok`, or the category of what kept the case from being scored; null where nothing was to be scored.
+            ("evaluation", _TEXT),
+            ("evaluation_message", _TEXT),
+            ("spec", _TEXT),
+            *[(f"size_{axis}_vox", _COUNT) for axis in _AXES],
+            *[(f"spacing_{axis}_mm", _SCORE) for axis in _AXES],
+            ("affine", pa.list_(_SCORE)),  # 4×4, row by row
             ("members", pa.list_(_TEXT)),
             ("decode", _TEXT),
             ("postprocess", _TEXT),
-            ("et_threshold", pa.float64()),
-            ("wt_threshold", pa.float64()),
-            ("et_mean_component", pa.float64()),
-            ("wt_mean_component", pa.float64()),
+            *_scores("et_threshold", "wt_threshold", "et_mean_component", "wt_mean_component"),
             ("threshold_unit", _TEXT),
-            ("n_removed_components", pa.int32()),
-            ("mean_entropy", pa.float64()),
+            ("n_removed_components", _COUNT),
+            ("mean_entropy", _SCORE),
+            ("pred_label_voxels", pa.list_(pa.int64())),  # voxels of label 0, 1, 2, …
+            ("gt_label_voxels", pa.list_(pa.int64())),
             ("label_key", _TEXT),
             ("label_sha256", _TEXT),
+            ("reference_sha256", _TEXT),
         ]
     ),
-    # One row per case and region.
+    # One row per case and region. Metrics are null without a reference; see `null_reason` for other nulls.
     "regions": pa.schema(
         [
             *_IDS,
             ("region", _TEXT),
-            ("n_pred", pa.int32()),
+            ("spec", _TEXT),
+            ("region_labels", pa.list_(pa.int16())),
+            ("official", _FLAG),  # whether the spec's organisers score this region
+            ("penalised", _FLAG),  # a case without prediction, scored as its organisers do
+            *_counts("n_pred_components", "n_gt", "n_gt_scored", "n_gt_ignored", "n_pred", "tp", "fp", "fn"),
+            *_scores("lw_dice", "lw_nsd_0_5", "lw_nsd_1_0", "lw_hd95_mm", "lw_hd95_found_mm", "hd95_penalty_mm"),
+            *_scores("dice", "nsd_0_5", "nsd_1_0", "hd95_mm", "sensitivity", "specificity", "precision"),
+            ("null_reason", _TEXT),
+            ("gt_volume_vox", pa.int64()),
             ("pred_volume_vox", pa.int64()),
-            ("pred_volume_ml", pa.float64()),
-            ("raw_volume_ml", pa.float64()),
-            ("mean_probability", pa.float64()),
+            *_scores("gt_volume_mm3", "pred_volume_mm3", "raw_volume_mm3"),
+            ("gt_empty", _FLAG),
+            ("pred_empty", _FLAG),
+            ("mean_probability", _SCORE),
+            *_scores("official_hd95_mm", "official_sensitivity", "official_specificity"),
+            *_scores("match_precision", "match_recall", "match_f1"),
+            *_scores("sq_dice", "sq_dice_std", "sq_nsd", "sq_nsd_std", "sq_hd95_mm", "sq_hd95_std_mm"),
+            *_scores("official_global_nsd", "official_global_hd95_vox"),
         ]
     ),
-    # One row per 26-connected predicted lesion of a region.
+    # One row per lesion of a region: `gt` of the reference, `fp` predicted where the reference has none, and `pred`
+    # for each 26-connected piece of a predicted label map (these three kinds overlap: choose one).
     "lesions": pa.schema(
         [
             *_IDS,
             ("region", _TEXT),
+            ("spec", _TEXT),
             ("kind", _TEXT),
-            ("lesion_id", pa.int32()),
+            *_counts("lesion_id", "n_components"),
             ("volume_vox", pa.int64()),
-            ("volume_mm3", pa.float64()),
+            ("volume_mm3", _SCORE),
             *[(f"centroid_{axis}", pa.float32()) for axis in "ijk"],
             *[(f"centroid_{axis}_mm", pa.float32()) for axis in _AXES],
-            *[(f"bbox_{axis}{end}", pa.int32()) for axis in "ijk" for end in "01"],
+            *[(f"bbox_{axis}{end}", _COUNT) for axis in "ijk" for end in "01"],
             ("equiv_diameter_mm", pa.float32()),
+            ("scored", _FLAG),
+            ("detected", _FLAG),
+            ("pred_ids", pa.list_(_COUNT)),
+            ("n_pred", _COUNT),
+            *_scores("pred_volume_mm3", "intersection_mm3", "dice", "iou", "nsd_0_5", "nsd_1_0"),
+            *_scores("hd95_mm", "hd95_scored_mm"),  # null where undefined; with the spec's penalty
+            ("shares_prediction", _FLAG),
+            ("shell_match_only", _FLAG),
+            *_scores("sq_nsd", "sq_hd95_mm"),
         ]
     ),
     # One row per component that postprocessing removed.
@@ -71,10 +114,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         [
             *_IDS,
             ("step", _TEXT),
-            ("component_id", pa.int32()),
+            ("component_id", _COUNT),
             ("volume_vox", pa.int64()),
-            ("size", pa.float64()),
-            ("threshold", pa.float64()),
+            ("size", _SCORE),
+            ("threshold", _SCORE),
             ("unit", _TEXT),
             ("dominant_label", pa.int8()),
             ("new_label", pa.int8()),
@@ -88,30 +131,56 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("category", _TEXT),
             ("message", _TEXT),
             ("hint", _TEXT),
-            ("attempts", pa.int32()),
+            ("attempts", _COUNT),
         ]
     ),
-    # One row per case and step. The only table whose values differ from run to run.
-    "timings": pa.schema([*_IDS, ("step", _TEXT), ("seconds", pa.float64())]),
+    # One row per case and step. Values differ from run to run.
+    "timings": pa.schema([*_IDS, ("step", _TEXT), ("seconds", _SCORE), ("cpu_seconds", _SCORE)]),
 }
 
-Row = Mapping[str, Any]
+RUN_SCHEMA = pa.schema(
+    [
+        *[(name, _TEXT) for name in ("run_id", "kind", "created_utc", "finished_utc")],
+        *[(name, _TEXT) for name in ("spec", "spec_sha256", "policy", "ensemble", "ensemble_sha256")],
+        *[(name, _TEXT) for name in ("specs", "members", "versions")],  # as JSON
+        *[(name, _TEXT) for name in ("inputs_sha256", "git_commit", "machine")],
+        *_counts("n_expected", "n_ok", "n_failed", "n_skipped"),
+        *_scores("wall_s", "cpu_s"),
+    ]
+)
+"""The one row of the table `run`. Values differ from run to run."""
 
 
-def build_tables(ledger: Ledger) -> dict[str, pa.Table]:
-    """Every table of a run, rows ordered by case id, from its commits and failures alone."""
-    tables = {}
-    for name, rows in _rows(ledger).items():
-        metadata = {"goat_ray.schema_version": str(SCHEMA_VERSION), "goat_ray.run_id": ledger.run_id}
-        tables[name] = pa.Table.from_pylist(list(rows), schema=SCHEMAS[name].with_metadata(metadata))
-    return tables
+def write_tables(store: RunStore, ledger: Ledger, penalties: Penalties = lambda failed: ()) -> None:
+    """Write every table of a run, rows ordered by case id, from its commits and failures alone.
+
+    Commits are read chunk by chunk; equal facts give equal bytes, whatever order they arrived in.
+
+    Args:
+        store: the run folder.
+        ledger: the cases the tables are about.
+        penalties: rows of `regions` that a failed case is given.
+    """
+    case_ids = sorted(ledger.commits.keys() | ledger.failures.keys())
+    writers = {name: _TableWriter(schema, ledger.run_id) for name, schema in SCHEMAS.items()}
+    for start in range(0, len(case_ids), _CASES_AT_ONCE):
+        chunk = case_ids[start : start + _CASES_AT_ONCE]
+        for name, rows in _rows(store, ledger, chunk, penalties).items():
+            writers[name].add(rows)
+    for name, writer in writers.items():
+        store.write(table_key(name), writer.finish())
 
 
-def encode_table(table: pa.Table) -> bytes:
-    """Parquet bytes of a table: equal tables give equal bytes."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=65_536)
-    return sink.getvalue()
+def write_run_table(store: RunStore, row: Row) -> None:
+    """Write the table `run`."""
+    writer = _TableWriter(RUN_SCHEMA, str(row["run_id"]))
+    writer.add([row])
+    store.write(table_key("run"), writer.finish())
+
+
+def read_table(store: RunStore, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A table that was written before, or some of its columns."""
+    return pq.read_table(pa.BufferReader(store.read(table_key(name))), columns=list(columns) if columns else None)
 
 
 def table_key(name: str) -> str:
@@ -119,51 +188,51 @@ def table_key(name: str) -> str:
     return f"tables/{name}.parquet"
 
 
-def _rows(ledger: Ledger) -> dict[str, Iterable[Row]]:
-    commits = [ledger.commits[case_id] for case_id in sorted(ledger.commits)]
-    failures = sorted(ledger.failures.values(), key=lambda failed: failed.case_id)
-    per_commit: dict[str, Callable[[Commit], Iterable[Row]]] = {
-        "regions": lambda commit: commit.regions,
-        "lesions": lambda commit: commit.lesions,
-        "components": lambda commit: commit.components,
-        "timings": _timing_rows,
-    }
-    tables: dict[str, Iterable[Row]] = {
-        name: [{**_ids(ledger.run_id, commit), **row} for commit in commits for row in rows_of(commit)]
-        for name, rows_of in per_commit.items()
-    }
-    cases = [{**_ids(ledger.run_id, commit), **_case_row(commit)} for commit in commits]
-    cases += [{**_ids(ledger.run_id, failed), **_failed_case_row(failed)} for failed in failures]
-    tables["cases"] = sorted(cases, key=lambda row: str(row["case_id"]))
-    tables["failures"] = [{**_ids(ledger.run_id, failed), **failed.failure.to_dict()} for failed in failures]
-    return tables
+class _TableWriter:
+    """A parquet file in the making: each `add` is a row group."""
+
+    def __init__(self, schema: pa.Schema, run_id: str) -> None:
+        metadata = {"goat_ray.schema_version": str(SCHEMA_VERSION), "goat_ray.run_id": run_id}
+        self._schema = schema.with_metadata(metadata)
+        self._sink = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd")
+
+    def add(self, rows: Sequence[Row]) -> None:
+        if rows:
+            self._writer.write_table(pa.Table.from_pylist(list(rows), schema=self._schema))
+
+    def finish(self) -> bytes:
+        self._writer.close()
+        return self._sink.getvalue()
 
 
-def _ids(run_id: str, case: Commit | FailedCase) -> dict[str, Any]:
-    return {"run_id": run_id, "case_id": case.case_id, "site": case.site, "cohort": case.cohort}
+def _rows(store: RunStore, ledger: Ledger, case_ids: Sequence[str], penalties: Penalties) -> dict[str, list[Row]]:
+    rows: dict[str, list[Row]] = {name: [] for name in SCHEMAS}
+    committed = [case_id for case_id in case_ids if case_id in ledger.commits]
+    contents = dict(zip(committed, read_commits(store, committed), strict=True))
+    for case_id in case_ids:
+        record = ledger.commits.get(case_id) or ledger.failures[case_id]
+        ids = {"run_id": ledger.run_id, "case_id": case_id, "site": record.site, "cohort": record.cohort}
+        found = (
+            _failed_rows(record, penalties) if isinstance(record, FailedCase) else _committed_rows(contents[case_id])
+        )
+        for name, its_rows in found.items():
+            rows[name] += [{**ids, **row} for row in its_rows]
+    return rows
 
 
-def _case_row(commit: Commit) -> dict[str, Any]:
-    sizes = {f"size_{axis}_vox": size for axis, size in zip(_AXES, commit.shape, strict=True)}
-    spacings = {f"spacing_{axis}_mm": mm for axis, mm in zip(_AXES, commit.spacing_mm, strict=True)}
-    label = commit.outputs[commit.label_key]
+def _committed_rows(commit: Commit) -> dict[str, Iterable[Row]]:
+    (case,) = commit.tables["cases"]
+    timings = [
+        {"step": step, "seconds": seconds, "cpu_seconds": commit.cpu_s.get(step)}
+        for step, seconds in commit.timings_s.items()
+    ]
+    return {**commit.tables, "cases": [{"status": "ok", **case}], "timings": timings}
+
+
+def _failed_rows(failed: FailedCase, penalties: Penalties) -> dict[str, Iterable[Row]]:
     return {
-        "status": "ok",
-        **sizes,
-        **spacings,
-        "members": list(commit.members),
-        "decode": commit.decode,
-        **commit.postprocess,
-        "n_removed_components": len(commit.components),
-        "mean_entropy": commit.mean_entropy,
-        "label_key": commit.label_key,
-        "label_sha256": label.sha256,
+        "cases": [{"status": "failed", "failure_category": str(failed.failure.category)}],
+        "regions": penalties(failed),
+        "failures": [failed.failure.to_dict()],
     }
-
-
-def _failed_case_row(failed: FailedCase) -> dict[str, Any]:
-    return {"status": "failed", "failure_category": str(failed.failure.category)}
-
-
-def _timing_rows(commit: Commit) -> Iterable[Row]:
-    return [{"step": step, "seconds": seconds} for step, seconds in commit.timings_s.items()]

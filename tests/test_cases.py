@@ -338,7 +338,7 @@ def test_a_reference_folder_replaces_the_cohorts_references(tmp_path, name):
 def test_a_reference_folder_without_references_is_refused(tmp_path):
     touch(tmp_path / "cohort", *case_files("a"))
     touch(tmp_path / "experts", "notes.txt")
-    with pytest.raises(ConfigError, match="holds no reference"):
+    with pytest.raises(ConfigError, match="holds no label map"):
         discover(str(tmp_path / "cohort"), references=str(tmp_path / "experts"))
 
 

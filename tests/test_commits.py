@@ -1,5 +1,6 @@
 """The commit protocol on a local run folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from goat_ray.commits import (
     error_key,
     label_key,
     open_run,
+    read_commits,
     read_ledger,
     read_run,
     write_commit,
@@ -31,18 +33,23 @@ def commit_of(case_id: str, data: bytes, run_id: str = "run") -> Commit:
         case_id=case_id,
         site="north",
         cohort=None,
-        label_key=label_key(case_id),
         outputs={label_key(case_id): Output.of(data)},
         inputs={"t1c": {"name": "t1c.nii.gz", "size": 3, "sha256": "00"}},
-        shape=(4, 5, 6),
-        spacing_mm=(1.0, 1.0, 1.0),
-        members=("A", "B"),
-        decode="majority",
-        mean_entropy=0.25,
-        postprocess={"postprocess": "adaptive", "et_threshold": 1.5},
-        regions=[{"region": "ET", "n_pred": 1}],
-        lesions=[],
-        components=[],
+        tables={
+            "cases": [
+                {
+                    "size_x_vox": 4,
+                    "members": ["A", "B"],
+                    "decode": "majority",
+                    "mean_entropy": 0.25,
+                    "et_threshold": 1.5,
+                    "label_key": label_key(case_id),
+                }
+            ],
+            "regions": [{"region": "ET", "n_pred_components": 1}],
+            "lesions": [],
+            "components": [],
+        },
         timings_s={"read": 0.5},
     )
 
@@ -54,8 +61,14 @@ def store(tmp_path: Path) -> RunStore:
 
 def test_a_commit_survives_the_way_to_disk_and_back(store: RunStore) -> None:
     commit = commit_of("case-1", b"labels")
-    write_commit(store, commit, {commit.label_key: b"labels"})
-    assert read_ledger(store, "run").commits == {"case-1": commit}
+    write_commit(store, commit, {label_key(commit.case_id): b"labels"})
+    assert read_commits(store, ["case-1"]) == [commit]
+
+
+def test_a_ledger_leaves_the_table_rows_where_they_are(store: RunStore) -> None:
+    commit = commit_of("case-1", b"labels")
+    write_commit(store, commit, {label_key("case-1"): b"labels"})
+    assert read_ledger(store, "run").commits == {"case-1": replace(commit, tables={})}
 
 
 def test_commits_are_sharded_by_two_hex_digits() -> None:
@@ -67,21 +80,21 @@ def test_commits_are_sharded_by_two_hex_digits() -> None:
 
 def test_a_commit_without_its_label_does_not_count(store: RunStore) -> None:
     commit = commit_of("case-1", b"labels")
-    write_commit(store, commit, {commit.label_key: b"labels"})
-    store.delete(commit.label_key)
+    write_commit(store, commit, {label_key(commit.case_id): b"labels"})
+    store.delete(label_key(commit.case_id))
     assert read_ledger(store, "run").commits == {}
 
 
 def test_a_commit_whose_label_has_another_size_does_not_count(store: RunStore) -> None:
     commit = commit_of("case-1", b"labels")
-    write_commit(store, commit, {commit.label_key: b"labels"})
-    store.write(commit.label_key, b"cut")
+    write_commit(store, commit, {label_key(commit.case_id): b"labels"})
+    store.write(label_key(commit.case_id), b"cut")
     assert read_ledger(store, "run").commits == {}
 
 
 def test_a_commit_of_another_run_or_a_damaged_one_does_not_count(store: RunStore) -> None:
     other = commit_of("case-1", b"labels", run_id="another")
-    write_commit(store, other, {other.label_key: b"labels"})
+    write_commit(store, other, {label_key(other.case_id): b"labels"})
     store.write(commit_key("case-2"), b'{"run_id": ')
     assert read_ledger(store, "run").commits == {}
 
@@ -91,7 +104,7 @@ def test_a_failure_is_read_back_and_withdrawn_by_a_later_commit(store: RunStore)
     write_failure(store, failed)
     assert read_ledger(store, "run").failures == {"case-1": failed}
     commit = commit_of("case-1", b"labels")
-    write_commit(store, commit, {commit.label_key: b"labels"})
+    write_commit(store, commit, {label_key(commit.case_id): b"labels"})
     ledger = read_ledger(store, "run")
     assert (list(ledger.commits), ledger.failures) == (["case-1"], {})
     assert store.size(error_key("case-1")) is None
@@ -100,26 +113,34 @@ def test_a_failure_is_read_back_and_withdrawn_by_a_later_commit(store: RunStore)
 def test_committing_the_same_case_twice_is_harmless(store: RunStore) -> None:
     commit = commit_of("case-1", b"labels")
     for _ in range(2):
-        write_commit(store, commit, {commit.label_key: b"labels"})
+        write_commit(store, commit, {label_key(commit.case_id): b"labels"})
     assert list(read_ledger(store, "run").commits) == ["case-1"]
 
 
 def test_a_case_committed_differently_under_the_same_settings_is_never_replaced(store: RunStore) -> None:
     first = commit_of("case-1", b"labels")
-    write_commit(store, first, {first.label_key: b"labels"})
+    write_commit(store, first, {label_key(first.case_id): b"labels"})
     with pytest.raises(StorageError, match="theirs is kept"):
-        write_commit(store, commit_of("case-1", b"others"), {first.label_key: b"others"})
-    assert read_ledger(store, "run").commits == {"case-1": first}
-    assert store.read(first.label_key) == b"labels"
+        write_commit(store, commit_of("case-1", b"others"), {label_key(first.case_id): b"others"})
+    assert read_commits(store, ["case-1"]) == [first]
+    assert store.read(label_key(first.case_id)) == b"labels"
+
+
+def test_equal_outputs_with_other_scores_are_another_result(store: RunStore) -> None:
+    first = commit_of("case-1", b"labels")
+    write_commit(store, first, {label_key("case-1"): b"labels"})
+    other = replace(first, tables={**first.tables, "regions": []})
+    with pytest.raises(StorageError, match="theirs is kept"):
+        write_commit(store, other, {label_key("case-1"): b"labels"})
 
 
 def test_a_commit_that_lost_its_label_gives_way_to_one_that_differs(store: RunStore) -> None:
     first = commit_of("case-1", b"labels")
-    write_commit(store, first, {first.label_key: b"labels"})
-    store.delete(first.label_key)
+    write_commit(store, first, {label_key(first.case_id): b"labels"})
+    store.delete(label_key(first.case_id))
     second = commit_of("case-1", b"others")
-    write_commit(store, second, {second.label_key: b"others"})
-    assert read_ledger(store, "run").commits == {"case-1": second}
+    write_commit(store, second, {label_key(second.case_id): b"others"})
+    assert read_commits(store, ["case-1"]) == [second]
 
 
 @pytest.mark.parametrize("damage", [b"", b"[]", b'{"outputs": []}', b'{"outputs": {"a": 3}}', b"\xff"])
@@ -127,7 +148,7 @@ def test_a_damaged_commit_does_not_stop_a_resume(store: RunStore, damage: bytes)
     store.write(commit_key("case-1"), damage)
     assert read_ledger(store, "run").commits == {}
     commit = commit_of("case-1", b"labels")
-    write_commit(store, commit, {commit.label_key: b"labels"})
+    write_commit(store, commit, {label_key(commit.case_id): b"labels"})
     assert list(read_ledger(store, "run").commits) == ["case-1"]
 
 
@@ -151,7 +172,7 @@ def test_a_run_folder_is_reused_only_with_equal_settings(store: RunStore) -> Non
 def test_overwrite_deletes_what_a_run_wrote_and_nothing_else(store: RunStore) -> None:
     open_run(store, FINGERPRINT, {})
     commit = commit_of("case-1", b"labels")
-    write_commit(store, commit, {commit.label_key: b"labels"})
+    write_commit(store, commit, {label_key(commit.case_id): b"labels"})
     store.write("notes.txt", b"mine")
     clear_run(store)
     assert list(store.list("")) == ["notes.txt"]

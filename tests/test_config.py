@@ -7,13 +7,14 @@ import pytest
 from goat_ray.config import PostprocessConfig, RunConfig, differing_keys, load_config, run_id_of
 from goat_ray.errors import ConfigError
 
+SPEC = {"brats2023-gli": "hash"}
 NEEDED = {"cohort": "scans", "ensemble": "ensemble.yaml", "out": "run"}
 
 
 def test_a_flag_overrides_the_file_and_the_file_overrides_the_default(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("decode: argmax\nblending: nnunet\npostprocess: {method: fixed, nested: true}\n")
-    config = load_config(str(path), {**NEEDED, "decode": "regions", "members": None})
+    config = load_config(RunConfig, str(path), {**NEEDED, "decode": "regions", "members": None})
     assert (config.decode, config.blending, config.mirroring) == ("regions", "nnunet", False)
     assert config.postprocess == PostprocessConfig(method="fixed", nested=True)
 
@@ -21,7 +22,7 @@ def test_a_flag_overrides_the_file_and_the_file_overrides_the_default(tmp_path: 
 def test_a_flag_for_one_postprocessing_key_keeps_the_others_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("postprocess: {wt_max: 300}\n")
-    config = load_config(str(path), {**NEEDED, "postprocess": {"method": "none"}})
+    config = load_config(RunConfig, str(path), {**NEEDED, "postprocess": {"method": "none"}})
     assert config.postprocess == PostprocessConfig(method="none", wt_max=300)
 
 
@@ -38,7 +39,7 @@ def test_a_flag_for_one_postprocessing_key_keeps_the_others_of_the_file(tmp_path
 def test_a_bad_key_or_value_is_named_with_what_would_be_right(values: dict[str, object], words: str) -> None:
     given = {key: value for key, value in {**NEEDED, **values}.items() if value is not None}
     with pytest.raises(ConfigError) as caught:
-        load_config(None, given)
+        load_config(RunConfig, None, given)
     assert words in str(caught.value)
 
 
@@ -47,23 +48,24 @@ def test_a_file_that_is_no_plain_yaml_mapping_is_refused(tmp_path: Path, text: s
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"run\.yaml"):
-        load_config(str(path), NEEDED)
+        load_config(RunConfig, str(path), NEEDED)
 
 
 def test_the_run_id_follows_results_and_not_scale() -> None:
     config = RunConfig(**NEEDED)
-    run_id = run_id_of(config.fingerprint("abc"))
+    run_id = run_id_of(config.fingerprint("abc", SPEC))
     same = config.model_copy(
         update={"workers": 8, "threads": 3, "out": "elsewhere", "limit": 5, "windows_per_batch": 2}
     )
-    assert run_id_of(same.fingerprint("abc")) == run_id
+    assert run_id_of(same.fingerprint("abc", SPEC)) == run_id
     for change in ({"decode": "argmax"}, {"blending": "nnunet"}, {"mirroring": True}, {"suffixes": {"t1": "t1n"}}):
-        assert run_id_of(config.model_copy(update=change).fingerprint("abc")) != run_id
-    assert run_id_of(config.fingerprint("other weights")) != run_id
+        assert run_id_of(config.model_copy(update=change).fingerprint("abc", SPEC)) != run_id
+    assert run_id_of(config.fingerprint("other weights", SPEC)) != run_id
+    assert run_id_of(config.fingerprint("abc", {"brats2023-gli": "another hash"})) != run_id
 
 
 def test_differing_keys_are_named_down_to_the_leaf() -> None:
-    ours = RunConfig(**NEEDED).fingerprint("abc")
-    theirs = RunConfig(**NEEDED, decode="argmax", postprocess=PostprocessConfig(wt_max=300)).fingerprint("abc")
+    ours = RunConfig(**NEEDED).fingerprint("abc", SPEC)
+    theirs = RunConfig(**NEEDED, decode="argmax", postprocess=PostprocessConfig(wt_max=300)).fingerprint("abc", SPEC)
     assert differing_keys(ours, theirs) == ["decode", "postprocess.wt_max"]
     assert differing_keys(ours, ours) == []

@@ -1,14 +1,17 @@
 """Tables: explicit schemas, one row for every case, the same bytes for the same facts."""
 
-import io
+from collections.abc import Mapping
+from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from goat_ray import tables
 from goat_ray.cases import FailedCase
-from goat_ray.commits import Ledger
+from goat_ray.commits import Ledger, label_key, read_ledger, write_commit, write_failure
 from goat_ray.errors import Category, Failure
-from goat_ray.tables import SCHEMAS, build_tables, encode_table
+from goat_ray.storage import RunStore
+from goat_ray.tables import RUN_SCHEMA, SCHEMAS, read_table, table_key, write_run_table, write_tables
 from tests.test_commits import commit_of
 
 FAILED = FailedCase(
@@ -16,12 +19,23 @@ FAILED = FailedCase(
 )
 
 
-def ledger(*case_ids: str) -> Ledger:
-    return Ledger("run", {case_id: commit_of(case_id, b"x") for case_id in case_ids}, {"case-0": FAILED})
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(str(tmp_path / "run"))
 
 
-def test_every_case_has_one_row_in_id_order_whether_it_failed_or_not() -> None:
-    cases = build_tables(ledger("case-2", "case-1"))["cases"]
+def fill(store: RunStore, *case_ids: str) -> Ledger:
+    for case_id in case_ids:
+        write_commit(store, commit_of(case_id, b"x"), {label_key(case_id): b"x"})
+    write_failure(store, FAILED)
+    ledger = read_ledger(store, "run")
+    write_tables(store, ledger)
+    return ledger
+
+
+def test_every_case_has_one_row_in_id_order_whether_it_failed_or_not(store: RunStore) -> None:
+    fill(store, "case-2", "case-1")
+    cases = read_table(store, "cases")
     assert cases.column("case_id").to_pylist() == ["case-0", "case-1", "case-2"]
     assert cases.column("status").to_pylist() == ["failed", "ok", "ok"]
     assert cases.column("failure_category").to_pylist() == ["empty_image", None, None]
@@ -29,8 +43,9 @@ def test_every_case_has_one_row_in_id_order_whether_it_failed_or_not() -> None:
     assert cases.column("site").to_pylist() == ["south", "north", "north"]
 
 
-def test_failures_carry_message_and_hint() -> None:
-    (row,) = build_tables(ledger())["failures"].to_pylist()
+def test_failures_carry_message_and_hint(store: RunStore) -> None:
+    fill(store)
+    (row,) = read_table(store, "failures").to_pylist()
     assert row == {
         "run_id": "run",
         "case_id": "case-0",
@@ -44,25 +59,53 @@ def test_failures_carry_message_and_hint() -> None:
     }
 
 
-def test_a_run_without_any_lesion_still_has_tables_with_full_schemas() -> None:
-    tables = build_tables(Ledger("run", {}, {}))
-    assert {name: table.schema.remove_metadata() for name, table in tables.items()} == SCHEMAS
-    assert all(table.num_rows == 0 for table in tables.values())
+def test_a_run_without_any_case_still_has_tables_with_full_schemas(store: RunStore) -> None:
+    write_tables(store, Ledger("run", {}, {}))
+    found = {name: read_table(store, name) for name in SCHEMAS}
+    assert {name: table.schema.remove_metadata() for name, table in found.items()} == SCHEMAS
+    assert all(table.num_rows == 0 for table in found.values())
 
 
-def test_equal_facts_give_equal_bytes_whatever_the_order_of_arrival() -> None:
-    one, other = build_tables(ledger("case-1", "case-2")), build_tables(ledger("case-2", "case-1"))
-    assert [encode_table(table) for table in one.values()] == [encode_table(table) for table in other.values()]
+def test_equal_facts_give_equal_bytes_whatever_the_order_of_arrival(tmp_path: Path) -> None:
+    one, other = RunStore(str(tmp_path / "one")), RunStore(str(tmp_path / "other"))
+    fill(one, "case-1", "case-2")
+    fill(other, "case-2", "case-1")
+    assert [one.read(table_key(name)) for name in SCHEMAS] == [other.read(table_key(name)) for name in SCHEMAS]
 
 
-def test_tables_read_back_as_they_were_written() -> None:
-    for name, table in build_tables(ledger("case-1")).items():
-        back = pq.read_table(io.BytesIO(encode_table(table)))
-        assert back.equals(table), name
-        assert back.schema.metadata[b"goat_ray.run_id"] == b"run"
+def test_chunks_lose_and_repeat_nothing(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = fill(store, *(f"case-{number}" for number in range(1, 8)))
+    whole = {name: read_table(store, name) for name in SCHEMAS}
+    monkeypatch.setattr(tables, "_CASES_AT_ONCE", 3)
+    write_tables(store, ledger)
+    assert pq.ParquetFile(Path(store.root) / table_key("cases")).num_row_groups == 3
+    assert {name: read_table(store, name) for name in SCHEMAS} == whole
 
 
-def test_every_row_key_is_a_column() -> None:
-    for name, table in build_tables(ledger("case-1")).items():
-        assert isinstance(table, pa.Table), name
-        assert table.column_names[:4] == ["run_id", "case_id", "site", "cohort"], name
+def test_the_metadata_name_the_run_and_the_schema_version(store: RunStore) -> None:
+    fill(store, "case-1")
+    for name in SCHEMAS:
+        metadata: Mapping[bytes, bytes] = read_table(store, name).schema.metadata
+        assert metadata[b"goat_ray.run_id"] == b"run"
+        assert metadata[b"goat_ray.schema_version"] == str(tables.SCHEMA_VERSION).encode()
+
+
+def test_every_table_starts_with_the_id_columns() -> None:
+    for name, schema in SCHEMAS.items():
+        assert schema.names[:4] == ["run_id", "case_id", "site", "cohort"], name
+
+
+def test_a_failed_case_may_be_given_penalties(store: RunStore) -> None:
+    ledger = fill(store, "case-1")
+    write_tables(store, ledger, lambda failed: [{"region": "ET", "penalised": True, "lw_dice": 0.0}])
+    rows = read_table(store, "regions", ("case_id", "cohort", "penalised", "lw_dice")).to_pylist()
+    assert rows[0] == {"case_id": "case-0", "cohort": "MEN", "penalised": True, "lw_dice": 0.0}
+    assert [row["case_id"] for row in rows] == ["case-0", "case-1"]
+
+
+def test_the_run_table_is_one_row(store: RunStore) -> None:
+    write_run_table(store, {"run_id": "run", "kind": "evaluate", "n_ok": 3, "wall_s": 1.5})
+    table = read_table(store, "run")
+    assert table.schema.remove_metadata() == RUN_SCHEMA
+    (row,) = table.to_pylist()
+    assert (row["kind"], row["n_ok"], row["wall_s"], row["cpu_s"]) == ("evaluate", 3, 1.5, None)

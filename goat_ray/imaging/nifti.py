@@ -43,7 +43,7 @@ class Grid:
 
         They count only where they agree with the affine; a grid without a file has those that a file would get.
         """
-        x, y, z = np.float32(self.spacing_mm).tolist()
+        x, y, z = (float(np.float32(side)) for side in self.spacing_mm)
         if self.pixdim_mm is None or not np.allclose(self.pixdim_mm, (x, y, z), rtol=_SPACING_TOLERANCE, atol=0):
             return x, y, z
         return self.pixdim_mm

@@ -1,4 +1,4 @@
-"""A case's four files as one cropped volume in network axes."""
+"""A case's four files as one cropped volume in network axes, and label maps as they are."""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -18,8 +18,8 @@ from goat_ray.imaging.geometry import (
     to_network_axes,
 )
 from goat_ray.imaging.header import MAX_VOXELS
-from goat_ray.imaging.nifti import Grid, Image, decode_image
-from goat_ray.labels import MODALITIES, Mask
+from goat_ray.imaging.nifti import Grid, Image, decode_image, decode_labels
+from goat_ray.labels import MODALITIES, LabelMap, Mask
 
 _LARGEST_VOXEL, _LARGEST_START = 8, 2**25  # bytes of a float64 and of a header with its extensions
 
@@ -32,9 +32,23 @@ class InputFile:
     size: int
     sha256: str
 
+    @classmethod
+    def of(cls, name: str, data: bytes) -> "InputFile":
+        """The record of a file with this content."""
+        return cls(name, len(data), hashlib.sha256(data).hexdigest())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedLabels:
+    """A label map (x, y, z), where it lies, and the file it was read from."""
+
+    labels: LabelMap
+    grid: Grid
+    file: InputFile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,22 +98,41 @@ def load_case(case: Case, *, max_voxels: int = MAX_VOXELS) -> LoadedCase:
     return LoadedCase(crop, mask, box, (z, y, x), grid, inputs)
 
 
+def load_labels(uri: str, role: str, missing: Category, *, max_voxels: int = MAX_VOXELS) -> LoadedLabels:
+    """Read a label map.
+
+    Args:
+        uri: the file.
+        role: what messages call it.
+        missing: category of the error when it is not there.
+        max_voxels: largest volume that is read.
+
+    Raises:
+        CaseError: `missing`, `unreadable_file`, `invalid_labels` and what else `decode_labels` finds.
+    """
+    name, data = _read_file(uri, role, missing, max_voxels)
+    labels, grid = decode_labels(data, f"{role} {name}", max_voxels=max_voxels)
+    return LoadedLabels(labels, grid, InputFile.of(name, data))
+
+
 def _read(modality: str, uri: str, max_voxels: int) -> tuple[Image, InputFile]:
+    name, data = _read_file(uri, modality, Category.MISSING_MODALITY, max_voxels)
+    return decode_image(data, name, max_voxels=max_voxels), InputFile.of(name, data)
+
+
+def _read_file(uri: str, role: str, missing: Category, max_voxels: int) -> tuple[str, bytes]:
+    """Name and content of a file that plays `role` in its case."""
     name = uri.rpartition("/")[2]
     try:
         if (size := storage.size_of(uri)) > _LARGEST_VOXEL * max_voxels + _LARGEST_START:
-            hint = "Check the file; one 3-D volume per modality is expected."
-            raise CaseError(
-                Category.TOO_LARGE, f"{modality}: {name} has {size} bytes, more than any volume needs.", hint
-            )
-        data = storage.read_bytes(uri)
+            hint = "Check the file; one 3-D volume is expected."
+            raise CaseError(Category.TOO_LARGE, f"{role}: {name} has {size} bytes, more than any volume needs.", hint)
+        return name, storage.read_bytes(uri)
     except storage.MissingFile as error:
-        hint = f"Add the {modality} image, or leave the case out."
-        raise CaseError(Category.MISSING_MODALITY, f"{modality}: {error}", hint) from None
+        raise CaseError(missing, f"{role}: {error}", f"Add the {role}, or leave the case out.") from None
     except StorageError as error:
         hint = "Check that the file can be read from the machines of this run, then retry the failed cases."
-        raise CaseError(Category.UNREADABLE_FILE, f"{modality}: {error}", hint) from None
-    return decode_image(data, name, max_voxels=max_voxels), InputFile(name, len(data), hashlib.sha256(data).hexdigest())
+        raise CaseError(Category.UNREADABLE_FILE, f"{role}: {error}", hint) from None
 
 
 def _check_not_empty(volumes: dict[str, NDArray[Any]]) -> None:

@@ -121,6 +121,7 @@ def _score_region(scene: _Scene, region: str, comparison: Comparison) -> tuple[R
         "region": region,
         "spec": scene.spec.name,
         "official": policy.official,
+        "penalised": False,
         "region_labels": list(policy.labels),
     }
     score = _one_to_one if scene.spec.matching == "one-to-one" else _lesionwise

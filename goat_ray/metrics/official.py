@@ -33,8 +33,8 @@ def scores_on_ids(comparison: Comparison, n_voxels: int) -> OfficialScore:
     gt, pred = reference[either].astype(np.int64), prediction[either].astype(np.int64)
     hits = np.count_nonzero((gt == 1) & (pred == 1))
     neither = n_voxels - np.count_nonzero((gt == 1) | (pred == 1))
-    sensitivity = hits / (float(gt.sum()) + sys.float_info.min) if gt.any() or pred.any() else 1.0
-    specificity = neither / (neither + float(pred.sum()) - hits + sys.float_info.min)
+    sensitivity = float(hits / (gt.sum() + sys.float_info.min)) if gt.any() or pred.any() else 1.0
+    specificity = float(neither / (neither + pred.sum() - hits + sys.float_info.min))
     if not gt.any() and not pred.any():
         return OfficialScore(0.0, sensitivity, specificity)
     box = foreground_box(either.view(np.uint8))

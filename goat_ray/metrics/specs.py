@@ -18,7 +18,6 @@ from goat_ray.errors import CaseError, Category, ConfigError
 
 Penalty = float | Literal["diagonal"]
 
-DEFAULT_SPEC = "brats2023-gli"
 BY_COHORT = "goat2025"
 """The spec that scores every case with `goat2025-<cohort>`, as the organisers did."""
 

@@ -20,6 +20,7 @@ _THREADS_PER_WORKER = 8  # one case scales well up to about here; beyond it, mor
 _RESERVED_CPUS = 1.25  # Ray Data's own repartition task asks for a whole CPU; the commit actor needs a little
 _SMALLEST_CPUS = 2.0
 _READ_CPUS, _FINISH_CPUS = 0.45, 0.35
+COMMIT_CPUS, EVALUATE_CPUS = 0.1, 0.45
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Placement:
     read_slots: int = 2
     read_cpus: float = _READ_CPUS
     finish_cpus: float = _FINISH_CPUS
-    commit_cpus: float = 0.1
+    commit_cpus: float = COMMIT_CPUS
 
     def explain(self) -> str:
         """One line for the log."""
@@ -143,6 +144,12 @@ def _predict_share(cpus: float, workers: int, threads: int) -> float:
     """CPU share of one of the `workers` on a node, never that of a neighbouring stage."""
     share = round(min((cpus - _RESERVED_CPUS) / workers, float(threads)), 4)
     return round(share - 0.01, 4) if share in (_READ_CPUS, _FINISH_CPUS) else share
+
+
+def evaluation_slots(workers: int | None) -> int:
+    """How many cases this Ray scores at a time: one a CPU, as scoring uses a single thread."""
+    state: Any = ray
+    return workers or max(1, int(state.cluster_resources().get("CPU", 1)))
 
 
 def place_on_this_cluster(device: str | None, workers: int | None, threads: int | None) -> Placement:

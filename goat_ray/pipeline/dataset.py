@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +16,9 @@ from ray.util.annotations import RayDeprecationWarning
 
 from goat_ray.cases import Case
 from goat_ray.errors import Failure, GoatRayError
-from goat_ray.pipeline.cluster import Placement
+from goat_ray.pipeline.cluster import COMMIT_CPUS, EVALUATE_CPUS, Placement
 from goat_ray.pipeline.rows import Row, decode_failure, reference_row
-from goat_ray.pipeline.stages import CommitCase, Finish, Predict, PredictSettings, Read
+from goat_ray.pipeline.stages import CommitCase, Evaluate, Finish, Predict, PredictSettings, Read
 
 # Ray must not retry on its own: by default it retries a case that kills its worker for ever. Lost cases
 # are tried again in the next pass, where attempts are counted. Actors themselves are always replaced.
@@ -26,70 +27,104 @@ _ACTOR: Any = {"max_restarts": -1, "max_task_retries": 0}
 
 
 @dataclass(frozen=True, slots=True)
+class Care:
+    """How much a pass risks: a careful one queues no case behind another, a lonely one takes one case at a time."""
+
+    careful: bool = False
+    alone: bool = False
+
+    def slots(self, wanted: int) -> int:
+        """How many cases may be in work at a time, of the number wanted."""
+        return 1 if self.alone else wanted
+
+
+Build = Callable[[Sequence[Case], Care], Dataset]
+
+
+@dataclass(frozen=True, slots=True)
 class Stages:
-    """The four stages of a run, configured."""
+    """The stages of a prediction, configured."""
 
     read: Read
     predict: PredictSettings
     finish: Finish
     root: str
+    run_id: str
     worker: type[Predict] = Predict
 
-    @property
-    def run_id(self) -> str:
-        """The run that the stages work for."""
-        return self.finish.run_id
 
-
-def build_dataset(stages: Stages, cases: Sequence[Case], placement: Placement, *, careful: bool) -> Dataset:
-    """The lazy pipeline over `cases`: one case a row, one row a block.
-
-    A careful pass queues no second case on a predict worker, so that a case that kills its worker takes no
-    bystander with it.
-    """
-    rows = pa.Table.from_pylist([reference_row(case) for case in cases])
-    with warnings.catch_warnings():
-        # Ray 2.60 has no other way to bound retries; the version is pinned.
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        return (
-            ray.data.from_arrow(rows)
-            .repartition(target_num_rows_per_block=1)
+def build_prediction(stages: Stages, cases: Sequence[Case], placement: Placement, care: Care) -> Dataset:
+    """The lazy prediction pipeline over `cases`: one case a row, one row a block."""
+    room = replace(placement, workers=1, read_slots=1) if care.alone else placement
+    with _quiet_warnings():
+        return _committed(
+            _references(cases)
             .map(
                 _named("read_case", stages.read),
-                num_cpus=placement.read_cpus,
-                compute=TaskPoolStrategy(size=min(placement.read_slots, len(cases))),
+                num_cpus=room.read_cpus,
+                compute=TaskPoolStrategy(size=min(room.read_slots, len(cases))),
                 **_TASK,
             )
             .map(
                 _actor(stages.worker),
                 fn_constructor_args=(stages.predict,),
-                num_cpus=placement.predict_cpus,
-                num_gpus=placement.predict_gpus or None,
-                compute=ActorPoolStrategy(size=placement.workers, max_tasks_in_flight_per_actor=1 if careful else 2),
+                num_cpus=room.predict_cpus,
+                num_gpus=room.predict_gpus or None,
+                # A second case queued on a worker dies with the one before it.
+                compute=ActorPoolStrategy(size=room.workers, max_tasks_in_flight_per_actor=1 if care.careful else 2),
                 **_ACTOR,
             )
-            .map(_named("finish_case", stages.finish), num_cpus=placement.finish_cpus, **_TASK)
-            .map(
-                _actor(CommitCase),
-                fn_constructor_args=(stages.root, stages.run_id),
-                num_cpus=placement.commit_cpus,
-                compute=ActorPoolStrategy(size=1),
-                **_ACTOR,
-            )
+            .map(_named("finish_case", stages.finish), num_cpus=room.finish_cpus, **_TASK),
+            stages.root,
+            stages.run_id,
+            room.commit_cpus,
         )
 
 
+def build_evaluation(stage: Evaluate, root: str, run_id: str, cases: Sequence[Case], slots: int) -> Dataset:
+    """The lazy scoring pipeline over `cases`, at most `slots` of them in work at a time."""
+    with _quiet_warnings():
+        return _committed(
+            _references(cases).map(
+                _named("evaluate_case", stage),
+                num_cpus=EVALUATE_CPUS,
+                compute=TaskPoolStrategy(size=min(slots, len(cases))),
+                **_TASK,
+            ),
+            root,
+            run_id,
+            COMMIT_CPUS,
+        )
+
+
+def _references(cases: Sequence[Case]) -> Dataset:
+    rows = pa.Table.from_pylist([reference_row(case) for case in cases])
+    return ray.data.from_arrow(rows).repartition(target_num_rows_per_block=1)
+
+
+def _committed(dataset: Dataset, root: str, run_id: str, cpus: float) -> Dataset:
+    return dataset.map(
+        _actor(CommitCase),
+        fn_constructor_args=(root, run_id),
+        num_cpus=cpus,
+        compute=ActorPoolStrategy(size=1),
+        **_ACTOR,
+    )
+
+
 def run_passes(
-    stages: Stages,
-    cases: Sequence[Case],
-    placement: Placement,
-    attempts: int,
-    case_ended: Callable[[str, Failure | None], None],
+    build: Build, cases: Sequence[Case], attempts: int, case_ended: Callable[[str, Failure | None], None]
 ) -> list[Case]:
     """Run passes over the cases that have not ended yet; returns those that never did.
 
     The second pass queues no case behind another; the last one takes one case at a time, so that what is lost
     in it was lost alone.
+
+    Args:
+        build: makes the pipeline over some cases.
+        cases: what to do.
+        attempts: number of passes.
+        case_ended: told of every case as it ends.
 
     Raises:
         GoatRayError: a stage met something that is no case's fault, or Ray itself failed.
@@ -100,9 +135,8 @@ def run_passes(
         if attempt:
             logging.getLogger(__name__).warning("%d case(s) lost their worker; trying them again", len(missing))
         ended = set()
-        last = attempt and attempt == attempts - 1
-        room = replace(placement, workers=1, read_slots=1) if last else placement
-        for row in _stream(build_dataset(stages, missing, room, careful=attempt > 0)):
+        care = Care(careful=attempt > 0, alone=0 < attempt == attempts - 1)
+        for row in _stream(build(missing, care)):
             if row["fatal"]:
                 raise GoatRayError(f"unexpected error in {row['fatal']}")
             ended.add(row["case_id"])
@@ -111,6 +145,14 @@ def run_passes(
         if not missing:
             break
     return missing
+
+
+@contextmanager
+def _quiet_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Ray 2.60 has no other way to bound retries; the version is pinned.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        yield
 
 
 def _stream(dataset: Dataset) -> Iterator[Row]:

@@ -1,71 +1,32 @@
 """The main job: a cohort goes in; labels, commits and tables come out."""
 
-import platform
-import time
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
-from typing import TypeVar
+from dataclasses import dataclass
 
-from goat_ray.cases import Case, Discovery, FailedCase, discover
-from goat_ray.commits import (
-    RUN_KEY,
-    Commit,
-    Ledger,
-    commit_key,
-    encode_json,
-    error_key,
-    open_run,
-    read_ledger,
-    read_run,
-    write_failure,
-)
-from goat_ray.config import RunConfig
-from goat_ray.errors import ConfigError, GoatRayError, StorageError
+from goat_ray.cases import Case, Discovery, discover
+from goat_ray.commits import Ledger, open_run
+from goat_ray.config import NO_SPEC, RunConfig
+from goat_ray.errors import ConfigError, StorageError
+from goat_ray.labels import MODALITIES
 from goat_ray.members.ensemble import Ensemble, check_members, load_ensemble, load_network
 from goat_ray.members.plans import Preprocessing
+from goat_ray.metrics.specs import Policy, find_policy
 from goat_ray.pipeline.cluster import Placement, place_on_this_cluster, ray_session
-from goat_ray.pipeline.dataset import Stages, run_passes
+from goat_ray.pipeline.dataset import Stages, build_prediction, run_passes
+from goat_ray.pipeline.job import Job, RunSummary, carry_out, end_lost_cases
 from goat_ray.pipeline.progress import Reporter, Silent
-from goat_ray.pipeline.stages import Finish, Predict, PredictSettings, Read, worker_lost
+from goat_ray.pipeline.provenance import about_run
+from goat_ray.pipeline.stages import Finish, Predict, PredictSettings, Read
 from goat_ray.storage import RunStore, absolute
-from goat_ray.tables import build_tables, encode_table, table_key
-
-Record = TypeVar("Record", Commit, FailedCase)
 
 
 @dataclass(frozen=True, slots=True)
-class RunSummary:
-    """How a run stands now. `discovered = ok + failed + skipped` always holds."""
-
-    run_id: str
-    out: str
-    discovered: int
-    ok: int
-    failed: int
-    skipped: int
-    already_done: int
-    failures: tuple[FailedCase, ...]
-    warnings: tuple[str, ...]
-    elapsed_s: float
-
-    def __post_init__(self) -> None:
-        if self.discovered != self.ok + self.failed + self.skipped:
-            raise GoatRayError(
-                f"cases were lost: {self.discovered} discovered, but {self.ok} ok + {self.failed} failed + "
-                f"{self.skipped} skipped; {self.out} is intact, run the same command again"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A run that passed every check and is ready to start."""
+class Prediction:
+    """A prediction that passed every check and is ready to start."""
 
     config: RunConfig
     ensemble: Ensemble
-    discovery: Discovery
-    store: RunStore
-    run_id: str
+    policy: Policy | None
+    job: Job
 
 
 def predict_cohort(
@@ -85,28 +46,24 @@ def predict_cohort(
         GoatRayError: the run itself broke. What was committed stays; the same call goes on from there.
     """
     reporter = reporter or Silent()
-    started = time.monotonic()
-    job = prepare(config, overwrite=overwrite)
-    before = _withdraw_stale(job, read_ledger(job.store, job.run_id))
-    pending = _pending(job, before, retry_failed)
-    already_done = sum(case.case_id in before.commits for case in job.discovery.cases)
-    unusable = [failed for failed in job.discovery.failures if failed.case_id not in before.commits]
-    reporter.start(len(pending) + len(unusable), already_done)
-    for failed in unusable:
-        write_failure(job.store, failed)
-        reporter.case_ended(failed.case_id, failed.failure)
-    if pending:
+    prediction = prepare(config, overwrite=overwrite)
+
+    def process(pending: list[Case]) -> None:
         with ray_session(config.address):
-            _process(job, pending, reporter)
-    ledger = _of_this_cohort(job, read_ledger(job.store, job.run_id))
-    for name, table in build_tables(ledger).items():
-        job.store.write(table_key(name), encode_table(table))
-    summary = _summarise(job, ledger, already_done, time.monotonic() - started)
-    _record_end(job.store, summary)
-    return summary
+            placement = place_on_this_cluster(config.device, config.workers, config.threads)
+            stages = stages_of(prediction, placement)
+            lost = run_passes(
+                lambda cases, care: build_prediction(stages, cases, placement, care),
+                pending,
+                config.attempts,
+                reporter.case_ended,
+            )
+            end_lost_cases(prediction.job, lost, config.attempts, reporter)
+
+    return carry_out(prediction.job, process, reporter, retry_failed=retry_failed)
 
 
-def prepare(config: RunConfig, *, overwrite: bool = False) -> Job:
+def prepare(config: RunConfig, *, overwrite: bool = False) -> Prediction:
     """Every check that needs no image data: ensemble, cohort, run folder; writes `run.json`.
 
     Raises:
@@ -119,7 +76,8 @@ def prepare(config: RunConfig, *, overwrite: bool = False) -> Job:
         raise ConfigError(str(error)) from error
 
 
-def _checked(config: RunConfig, overwrite: bool) -> Job:
+def _checked(config: RunConfig, overwrite: bool) -> Prediction:
+    policy = None if config.spec == NO_SPEC else find_policy(config.spec)
     ensemble = load_ensemble(config.ensemble, config.members)
     check_members(ensemble)
     for member in ensemble.members:
@@ -129,83 +87,59 @@ def _checked(config: RunConfig, overwrite: bool) -> Job:
         suffixes=config.suffixes,
         channels=config.channels,
         sites=config.sites,
+        references=config.references,
     )
     if not discovery.discovered:
         raise ConfigError(f"{config.cohort}: no case was found")
     store = RunStore(absolute(config.out))
     about = {
-        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "config": config.model_dump(mode="json"),
-        "versions": _versions(),
+        **about_run("predict", config.model_dump(mode="json"), discovery),
+        "specs": [spec.model_dump(mode="json") for spec in policy.specs] if policy else [],
         "ensemble": {
             "name": ensemble.name,
             "sha256": ensemble.sha256,
             "members": {member.code: member.sha256 for member in ensemble.members},
         },
     }
-    run_id = open_run(store, config.fingerprint(ensemble.sha256), about, overwrite)
-    return Job(config, ensemble, discovery, store, run_id)
+    fingerprint = config.fingerprint(ensemble.sha256, policy.fingerprint() if policy else {})
+    job = Job(
+        discovery=discovery,
+        store=store,
+        run_id=open_run(store, fingerprint, about, overwrite),
+        watched=MODALITIES,
+        limit=config.limit,
+        warnings=lambda ledger: _warnings(policy, discovery, ledger, config.out),
+    )
+    return Prediction(config, ensemble, policy, job)
 
 
-def _pending(job: Job, before: Ledger, retry_failed: bool) -> list[Case]:
-    """Cases to do now. Failures of earlier calls stay, unless discovery found them or they are to be retried."""
-    pending = []
-    for case in _within_limit(job):
-        failed = before.failures.get(case.case_id)
-        if failed is not None and not retry_failed and failed.failure.stage != "discover":
-            continue
-        if failed is not None:
-            job.store.delete(error_key(case.case_id))
-        if case.case_id not in before.commits:
-            pending.append(case)
-    return pending
-
-
-def _withdraw_stale(job: Job, ledger: Ledger) -> Ledger:
-    """Forget commits that were made from other files than the case has now."""
-    now = {case.case_id: _file_names(case) for case in job.discovery.cases}
-    stale = {
+def _warnings(policy: Policy | None, discovery: Discovery, ledger: Ledger, out: str) -> tuple[str, ...]:
+    """What the scores need said, if there are any to be had."""
+    references = {case.case_id: case.file_names["reference"] for case in discovery.cases if case.reference}
+    if policy is None or not references:
+        return ()
+    told = [spec.warning for spec in policy.specs if spec.warning]
+    late = [
         case_id
         for case_id, commit in ledger.commits.items()
-        if case_id in now and now[case_id] != {modality: file["name"] for modality, file in commit.inputs.items()}
-    }
-    for case_id in stale:
-        job.store.delete(commit_key(case_id))
-    kept = {case_id: commit for case_id, commit in ledger.commits.items() if case_id not in stale}
-    return replace(ledger, commits=kept)
+        if case_id in references and commit.file_names.get("reference") != references[case_id]
+    ]
+    if late:
+        told.append(
+            f"{len(late)} case(s) were done before they had these references, and are not scored by them; "
+            f"this scores them without predicting again: goat-ray evaluate {out} --references REFERENCES --out OTHER"
+        )
+    return tuple(told)
 
 
-def _file_names(case: Case) -> dict[str, str]:
-    return {modality: uri.rpartition("/")[2] for modality, uri in case.images.items()}
-
-
-def _within_limit(job: Job) -> tuple[Case, ...]:
-    return job.discovery.cases[: job.config.limit]
-
-
-def _process(job: Job, pending: list[Case], reporter: Reporter) -> None:
-    config = job.config
-    placement = place_on_this_cluster(config.device, config.workers, config.threads)
-    stages = stages_of(job, placement)
-    lost = run_passes(stages, pending, placement, config.attempts, reporter.case_ended)
-    committed = read_ledger(job.store, job.run_id).commits if lost else {}
-    for case in lost:
-        if case.case_id in committed:  # only the news of it was lost
-            reporter.case_ended(case.case_id, None)
-            continue
-        failure = worker_lost(config.attempts)
-        write_failure(job.store, FailedCase(case.case_id, failure, case.site, case.cohort))
-        reporter.case_ended(case.case_id, failure)
-
-
-def stages_of(job: Job, placement: Placement, worker: type[Predict] = Predict) -> Stages:
-    """The stages of a job, with `worker` holding the members."""
-    config = job.config
-    preprocessings = _preprocessings(job.ensemble)
+def stages_of(prediction: Prediction, placement: Placement, worker: type[Predict] = Predict) -> Stages:
+    """The stages of a prediction, with `worker` holding the members."""
+    config = prediction.config
+    preprocessings = _preprocessings(prediction.ensemble)
     settings = PredictSettings(
         ensemble=absolute(config.ensemble),
         members=config.members,
-        ensemble_sha256=job.ensemble.sha256,
+        ensemble_sha256=prediction.ensemble.sha256,
         preprocessings=preprocessings,
         blending=config.blending,
         decode=config.decode,
@@ -217,8 +151,9 @@ def stages_of(job: Job, placement: Placement, worker: type[Predict] = Predict) -
     return Stages(
         read=Read(preprocessings),
         predict=settings,
-        finish=Finish(job.run_id, config.decode, config.postprocess),
-        root=job.store.root,
+        finish=Finish(config.decode, config.postprocess, prediction.policy),
+        root=prediction.job.store.root,
+        run_id=prediction.job.run_id,
         worker=worker,
     )
 
@@ -226,50 +161,3 @@ def stages_of(job: Job, placement: Placement, worker: type[Predict] = Predict) -
 def _preprocessings(ensemble: Ensemble) -> tuple[Preprocessing, ...]:
     """Each distinct preprocessing once, in member order: members that agree share one volume."""
     return tuple(dict.fromkeys(member.preprocessing for member in ensemble.members))
-
-
-def _of_this_cohort(job: Job, ledger: Ledger) -> Ledger:
-    """Only the cases of the cohort as it is now, with the site and cohort that it names now."""
-    places = {case.case_id: (case.site, case.cohort) for case in job.discovery.cases}
-    places |= {failed.case_id: (failed.site, failed.cohort) for failed in job.discovery.failures}
-
-    def placed(records: dict[str, Record]) -> dict[str, Record]:
-        return {
-            case_id: replace(record, site=places[case_id][0], cohort=places[case_id][1])
-            for case_id, record in records.items()
-            if case_id in places
-        }
-
-    return Ledger(ledger.run_id, placed(ledger.commits), placed(ledger.failures))
-
-
-def _summarise(job: Job, ledger: Ledger, already_done: int, elapsed_s: float) -> RunSummary:
-    beyond_limit = job.discovery.cases[len(_within_limit(job)) :]
-    skipped = sum(case.case_id not in ledger.commits | ledger.failures for case in beyond_limit)
-    failures = tuple(sorted(ledger.failures.values(), key=lambda failed: failed.case_id))
-    return RunSummary(
-        run_id=job.run_id,
-        out=job.store.root,
-        discovered=job.discovery.discovered,
-        ok=len(ledger.commits),
-        failed=len(failures),
-        skipped=skipped,
-        already_done=already_done,
-        failures=failures,
-        warnings=job.discovery.warnings,
-        elapsed_s=elapsed_s,
-    )
-
-
-def _record_end(store: RunStore, summary: RunSummary) -> None:
-    counts = {name: getattr(summary, name) for name in ("discovered", "ok", "failed", "skipped", "already_done")}
-    end = {
-        "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "elapsed_s": round(summary.elapsed_s, 1),
-    }
-    store.write(RUN_KEY, encode_json({**read_run(store), "counts": counts, **end}))
-
-
-def _versions() -> dict[str, str]:
-    packages = ("goat-ray", "torch", "numpy", "ray", "connected-components-3d", "nibabel", "pyarrow")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -24,7 +24,7 @@ def reference_row(case: Case) -> Row:
     return {
         "case_id": case.case_id,
         "case": json.dumps(case.to_dict()),
-        "context": json.dumps({"timings_s": {}}),
+        "context": json.dumps({"timings_s": {}, "cpu_s": {}}),
         "error": "",
         "fatal": "",
     }
@@ -41,7 +41,7 @@ def run_stage(name: str, work: Work, empty: Mapping[str, Any], row: Row) -> Row:
     if row["error"] or row["fatal"]:
         return result
     context = json.loads(row["context"])
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     try:
         payload = work(Case.from_dict(json.loads(row["case"])), row, context)
     except CaseError as error:
@@ -51,6 +51,7 @@ def run_stage(name: str, work: Work, empty: Mapping[str, Any], row: Row) -> Row:
     except (Exception, SystemExit):  # noqa: BLE001 - see the docstring
         return {**result, "fatal": f"stage {name}, case {row['case_id']}:\n{traceback.format_exc()}"}
     context["timings_s"][name] = round(time.perf_counter() - started, 4)
+    context["cpu_s"][name] = round(time.process_time() - cpu_started, 4)
     return {**result, **payload, "context": json.dumps(context)}
 
 

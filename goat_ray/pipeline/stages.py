@@ -3,29 +3,33 @@
 import json
 import os
 import platform
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from goat_ray.cases import Case, FailedCase
+from goat_ray.cases import PREDICTION, Case, FailedCase
 from goat_ray.commits import Commit, Output, label_key, write_commit, write_failure
 from goat_ray.config import Blending, Decode, PostprocessConfig
 from goat_ray.errors import CaseError, Category, EnsembleError, Failure, StorageError
 from goat_ray.imaging.geometry import Box, from_network_axes, network_spacing_mm, uncrop
 from goat_ray.imaging.nifti import Grid, encode_labels
-from goat_ray.imaging.reading import load_case
-from goat_ray.labels import LabelMap, region_mask
+from goat_ray.imaging.reading import load_case, load_labels
+from goat_ray.labels import REGIONS, LabelMap, region_mask
 from goat_ray.members.plans import Preprocessing
 from goat_ray.members.preprocess import Preprocessed, preprocess
-from goat_ray.metrics.shapes import LesionShape, describe_lesions, region_volumes
+from goat_ray.metrics.scoring import Evaluation, evaluate_labels, label_histogram
+from goat_ray.metrics.shapes import LesionShape, predicted_shapes, total_volume_vox
+from goat_ray.metrics.specs import Policy
 from goat_ray.pipeline.rows import Row, decode_failure, run_stage
 from goat_ray.postprocess import postprocess
 from goat_ray.storage import RunStore
 
 _NO_IMAGE = np.zeros((0, 0, 0, 0), np.float32)
 _NO_LABELS = np.zeros((0, 0, 0), np.uint8)
+_NOTHING_TO_COMMIT = {"label_file": b"", "tables": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +121,15 @@ class Predict:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Label crop to the label file's bytes and everything the commit records."""
+    """Label crop to the label file's bytes, scores where there is a reference, and everything the commit records."""
 
-    run_id: str
     decode: Decode
     postprocess: PostprocessConfig
+    policy: Policy | None
 
     def __call__(self, row: Row) -> Row:
         """Run the stage on one row."""
-        return run_stage("finish", self._work, {"label_file": b"", "facts": ""}, row)
+        return run_stage("finish", self._work, _NOTHING_TO_COMMIT, row)
 
     def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
         grid = Grid.from_dict(context["grid"])
@@ -133,20 +137,69 @@ class Finish:
         result = postprocess(crop, self.postprocess, grid.voxel_volume_mm3)
         whole = uncrop(result.labels, _box(context), tuple(context["full_shape"]))
         labels = np.ascontiguousarray(from_network_axes(whole, grid.affine))
-        shapes = describe_lesions(labels, grid)
-        facts = {
+        file = encode_labels(labels, grid)
+        shapes = predicted_shapes(labels, grid)
+        evaluation = self._evaluate(case, labels, grid, context)
+        case_row = {
+            **_grid_columns(grid),
+            "members": context["members"],
             "decode": self.decode,
+            "postprocess": result.method,
+            "threshold_unit": self.postprocess.unit,
+            **asdict(result.thresholds),
+            "n_removed_components": len(result.removed),
             "mean_entropy": context["confidence"]["entropy"],
-            "postprocess": {
-                "postprocess": result.method,
-                "threshold_unit": self.postprocess.unit,
-                **asdict(result.thresholds),
-            },
-            "regions": _region_rows(crop, shapes, grid, context["confidence"]),
-            "lesions": [{"kind": "pred", **asdict(shape)} for shape in shapes],
+            "pred_label_voxels": label_histogram(labels),
+            "label_key": label_key(case.case_id),
+            "label_sha256": Output.of(file).sha256,
+            **evaluation.case,
+        }
+        tables = {
+            "cases": [case_row],
+            "regions": _region_rows(crop, shapes, grid, context["confidence"], evaluation.regions),
+            "lesions": [*_predicted_rows(shapes), *evaluation.lesions],
             "components": [asdict(component) for component in result.removed],
         }
-        return {"label_file": encode_labels(labels, grid), "facts": json.dumps(facts)}
+        return {"label_file": file, "tables": json.dumps(tables)}
+
+    def _evaluate(self, case: Case, labels: LabelMap, grid: Grid, context: dict[str, Any]) -> Evaluation:
+        """Scores against the case's reference. A reference that cannot be used is told, and the label is kept."""
+        if self.policy is None or case.reference is None:
+            return Evaluation({}, [], [])
+        started = time.perf_counter()
+        context["inputs"]["reference"] = {"name": case.file_names["reference"]}
+        try:
+            evaluation = evaluate_labels(case, labels, grid, self.policy)
+        except CaseError as error:
+            return Evaluation.impossible(error)
+        context["inputs"] |= evaluation.inputs
+        context["timings_s"]["evaluate"] = round(time.perf_counter() - started, 4)
+        return evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Reference row of a label map and its reference to scores; the only stage of `evaluate` before the commit."""
+
+    policy: Policy
+    official: bool
+
+    def __call__(self, row: Row) -> Row:
+        """Run the stage on one row."""
+        return run_stage("evaluate", self._work, _NOTHING_TO_COMMIT, row)
+
+    def _work(self, case: Case, _row: Row, context: dict[str, Any]) -> Row:
+        loaded = load_labels(case.images[PREDICTION], PREDICTION, Category.MISSING_PREDICTION)
+        evaluation = evaluate_labels(case, loaded.labels, loaded.grid, self.policy, official=self.official)
+        context["inputs"] = {PREDICTION: loaded.file.to_dict(), **evaluation.inputs}
+        case_row = {
+            **_grid_columns(loaded.grid),
+            "pred_label_voxels": label_histogram(loaded.labels),
+            "label_sha256": loaded.file.sha256,
+            **evaluation.case,
+        }
+        tables = {"cases": [case_row], "regions": evaluation.regions, "lesions": evaluation.lesions}
+        return {"tables": json.dumps(tables)}
 
 
 class CommitCase:
@@ -164,25 +217,22 @@ class CommitCase:
         return {"case_id": done["case_id"], "error": done["error"], "fatal": done["fatal"]}
 
     def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
-        key, data = label_key(case.case_id), bytes(row["label_file"])
-        grid = Grid.from_dict(context["grid"])
+        data = bytes(row["label_file"])
+        outputs = {label_key(case.case_id): data} if data else {}
         commit = Commit(
             run_id=self._run_id,
             case_id=case.case_id,
             site=case.site,
             cohort=case.cohort,
-            label_key=key,
-            outputs={key: Output.of(data)},
+            outputs={key: Output.of(content) for key, content in outputs.items()},
             inputs=context["inputs"],
-            shape=grid.shape,
-            spacing_mm=grid.spacing_mm,
-            members=tuple(context["members"]),
-            environment=context["environment"],
+            tables=json.loads(row["tables"]),
+            environment=context.get("environment", {}),
             timings_s=context["timings_s"],
-            **json.loads(row["facts"]),
+            cpu_s=context["cpu_s"],
         )
         try:
-            write_commit(self._store, commit, {key: data})
+            write_commit(self._store, commit, outputs)
         except StorageError as error:
             hint = "check the permissions and the free space of --out, then run the same command again"
             raise CaseError(Category.WRITE_FAILED, str(error), hint) from error
@@ -210,18 +260,46 @@ def _box(context: Mapping[str, Any]) -> Box:
     return Box(tuple(start), tuple(stop))
 
 
-def _region_rows(
-    crop: LabelMap, shapes: list[LesionShape], grid: Grid, confidence: Mapping[str, float | None]
-) -> list[dict[str, Any]]:
-    """Rows of `regions`; `crop` is the label crop before postprocessing, `shapes` are the lesions after it."""
+def _grid_columns(grid: Grid) -> dict[str, Any]:
+    sizes = {f"size_{axis}_vox": size for axis, size in zip("xyz", grid.shape, strict=True)}
+    spacings = {f"spacing_{axis}_mm": mm for axis, mm in zip("xyz", grid.spacing_mm, strict=True)}
+    return {**sizes, **spacings, "affine": grid.affine.ravel().tolist()}
+
+
+def _predicted_rows(shapes: Mapping[str, Mapping[int, LesionShape]]) -> list[dict[str, Any]]:
     return [
-        {
+        {"kind": "pred", "region": region, "lesion_id": lesion_id, "n_components": 1, **asdict(shape)}
+        for region, lesions in shapes.items()
+        for lesion_id, shape in lesions.items()
+    ]
+
+
+def _region_rows(
+    crop: LabelMap,
+    shapes: Mapping[str, Mapping[int, LesionShape]],
+    grid: Grid,
+    confidence: Mapping[str, float | None],
+    scores: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Rows of `regions`: our own regions with volumes and confidence, joined with the spec's regions and scores.
+
+    `crop` is the label crop before postprocessing, `shapes` are the lesions after it. A spec may mean other labels
+    by the name of a region; its row then has the scores alone.
+    """
+    ours = {
+        region: {
             "region": region,
-            "n_pred": volume.n_lesions,
-            "pred_volume_vox": volume.volume_vox,
-            "pred_volume_ml": volume.volume_ml,
-            "raw_volume_ml": np.count_nonzero(region_mask(crop, region)) * grid.voxel_volume_mm3 / 1000,
+            "region_labels": list(labels),
+            "n_pred_components": len(shapes[region]),
+            "pred_volume_vox": (volume_vox := total_volume_vox(shapes[region])),
+            "pred_volume_mm3": volume_vox * grid.voxel_volume_mm3,
+            "raw_volume_mm3": np.count_nonzero(region_mask(crop, region)) * grid.voxel_volume_mm3,
             "mean_probability": confidence[region],
         }
-        for region, volume in region_volumes(shapes, grid).items()
-    ]
+        for region, labels in REGIONS.items()
+    }
+    theirs = {score["region"]: score for score in scores}
+    for region, score in theirs.items():
+        same = sorted(REGIONS.get(region, ())) == sorted(score["region_labels"])
+        ours[region] = {**(ours[region] if same else {}), **score}
+    return list(ours.values())

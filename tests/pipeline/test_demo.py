@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from goat_ray import cli
 from goat_ray.demo import cohort
 from goat_ray.errors import GoatRayError
-from goat_ray.pipeline.predict import RunSummary
+from goat_ray.pipeline.job import RunSummary
 
 WHOLE, BROKEN = cohort.DEMO_CASES[0], cohort.DEMO_CASES[-1]
 
@@ -37,6 +37,6 @@ def test_a_demo_that_ends_otherwise_is_an_error(tmp_path: Path, monkeypatch: pyt
     write = partial(cohort.write_demo_cohort, cases=(BROKEN,), shape=(32, 36, 30))
     monkeypatch.setattr(cohort, "write_demo_cohort", write)
     nothing_failed = RunSummary("id", str(tmp_path), 1, 1, 0, 0, 0, (), (), 1.0)
-    monkeypatch.setattr(cli, "_run", lambda *_, **__: nothing_failed)
+    monkeypatch.setattr(cli, "_predict", lambda *_, **__: nothing_failed)
     with pytest.raises(GoatRayError, match="exactly its broken case"):
         CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path)], catch_exceptions=False)

@@ -19,8 +19,9 @@ from goat_ray.config import PostprocessConfig, RunConfig
 from goat_ray.errors import Category, ConfigError, EnsembleError, GoatRayError
 from goat_ray.pipeline import predict
 from goat_ray.pipeline.cluster import plan_placement
-from goat_ray.pipeline.dataset import build_dataset, run_passes
-from goat_ray.pipeline.predict import RunSummary, predict_cohort, prepare, stages_of
+from goat_ray.pipeline.dataset import Care, build_prediction, run_passes
+from goat_ray.pipeline.job import RunSummary
+from goat_ray.pipeline.predict import predict_cohort, prepare, stages_of
 from goat_ray.pipeline.rows import Row
 from goat_ray.pipeline.stages import Predict, PredictSettings
 from tests.cohorts import SHAPE, phantom, write_case, write_tiny_ensemble
@@ -63,11 +64,11 @@ def test_tables_agree_with_the_label_files(plain_run: RunSummary) -> None:
         labels = np.asarray(nibabel.load(f"{plain_run.out}/labels/{row['case_id']}.nii.gz").dataobj)
         members = {"ET": [3], "NETC": [1], "SNFH": [2], "TC": [1, 3], "WT": [1, 2, 3]}[row["region"]]
         assert row["pred_volume_vox"] == np.isin(labels, members).sum()
-        assert row["pred_volume_ml"] == pytest.approx(row["pred_volume_vox"] / 1000)
+        assert row["pred_volume_mm3"] == pytest.approx(row["pred_volume_vox"])
     lesions = pq.read_table(f"{plain_run.out}/tables/lesions.parquet").to_pylist()
     for row in regions:
         mine = [one for one in lesions if (one["case_id"], one["region"]) == (row["case_id"], row["region"])]
-        assert len(mine) == row["n_pred"]
+        assert len(mine) == row["n_pred_components"]
         assert sum(one["volume_vox"] for one in mine) == row["pred_volume_vox"]
 
 
@@ -345,11 +346,17 @@ class Buggy(Predict):
 
 
 def test_a_case_that_kills_its_worker_is_given_up_and_its_neighbours_are_done(config: RunConfig) -> None:
-    job = prepare(config)
+    prediction = prepare(config)
     placement = plan_placement([4], 0, "cpu", 1, 1)
-    stages = stages_of(job, placement, worker=Suicidal)
+    stages = stages_of(prediction, placement, worker=Suicidal)
     ended: list[str] = []
-    lost = run_passes(stages, job.discovery.cases, placement, 2, lambda case_id, _: ended.append(case_id))
+    build = functools.partial(build_prediction, stages)
+    lost = run_passes(
+        lambda cases, care: build(cases, placement, care),
+        prediction.job.cases,
+        2,
+        lambda case_id, _: ended.append(case_id),
+    )
     assert [case.case_id for case in lost] == ["BraTS-GoAT-00003"]
     assert sorted(ended) == [f"BraTS-GoAT-0000{number}" for number in (1, 2, 4, 5)]
 
@@ -368,16 +375,22 @@ def test_a_lost_case_is_a_failure_row_with_its_attempts(
 
 
 def test_an_unexpected_error_stops_the_run_loudly(config: RunConfig) -> None:
-    job = prepare(config)
+    prediction = prepare(config)
     placement = plan_placement([4], 0, "cpu", 1, 1)
+    stages = stages_of(prediction, placement, worker=Buggy)
     with pytest.raises(GoatRayError, match="a bug"):
-        run_passes(stages_of(job, placement, worker=Buggy), job.discovery.cases, placement, 2, lambda *_: None)
+        run_passes(
+            lambda cases, care: build_prediction(stages, cases, placement, care),
+            prediction.job.cases,
+            2,
+            lambda *_: None,
+        )
 
 
 def test_no_stage_is_fused_into_its_neighbour(config: RunConfig) -> None:
-    job = prepare(config)
+    prediction = prepare(config)
     placement = plan_placement([4], 0, "cpu", 1, 1)
-    dataset = build_dataset(stages_of(job, placement), job.discovery.cases[:1], placement, careful=False)
+    dataset = build_prediction(stages_of(prediction, placement), prediction.job.cases[:1], placement, Care())
     list(dataset.iter_rows())
     stats = dataset.stats()
     for name in ("Map(read_case)", "Map(Predict)", "Map(finish_case)", "Map(CommitCase)"):

@@ -8,7 +8,8 @@ import pytest
 from goat_ray import storage
 from goat_ray.config import RunConfig
 from goat_ray.errors import Category
-from goat_ray.pipeline.predict import RunSummary, predict_cohort
+from goat_ray.pipeline.job import RunSummary
+from goat_ray.pipeline.predict import predict_cohort
 from tests.pipeline.test_predict import STABLE_TABLES, outputs
 
 pytestmark = pytest.mark.usefixtures("s3_endpoint", "ray_cluster")

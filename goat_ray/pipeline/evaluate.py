@@ -1,0 +1,114 @@
+"""Scoring of label maps that are there already: ours, a peer's or a challenge submission's."""
+
+from typing import Any
+
+from goat_ray.cases import PREDICTION, Case, FailedCase, discover_pairs
+from goat_ray.commits import open_run
+from goat_ray.config import EvaluateConfig
+from goat_ray.errors import CaseError, Category, ConfigError, StorageError
+from goat_ray.metrics.specs import Policy, Spec, find_policy
+from goat_ray.pipeline.cluster import evaluation_slots, ray_session
+from goat_ray.pipeline.dataset import build_evaluation, run_passes
+from goat_ray.pipeline.job import Job, RunSummary, carry_out, end_lost_cases
+from goat_ray.pipeline.progress import Reporter, Silent
+from goat_ray.pipeline.provenance import about_run
+from goat_ray.pipeline.stages import Evaluate
+from goat_ray.report.exports import export_files
+from goat_ray.storage import RunStore, absolute
+from goat_ray.tables import read_table
+
+
+def evaluate_cohort(
+    config: EvaluateConfig, reporter: Reporter | None = None, *, overwrite: bool = False, retry_failed: bool = False
+) -> RunSummary:
+    """Score label maps against their references into a run folder, or finish a run that was begun there.
+
+    Args:
+        config: what to do; see `EvaluateConfig`.
+        reporter: told of every case as it ends.
+        overwrite: discard the run that is in the folder.
+        retry_failed: try the cases again that an earlier call recorded as failed.
+
+    Raises:
+        ConfigError: nothing can be scored as configured; raised before any work.
+        GoatRayError: the run itself broke. What was committed stays; the same call goes on from there.
+    """
+    reporter = reporter or Silent()
+    policy = find_policy(config.spec)
+    job = _prepare(config, policy, overwrite)
+    stage = Evaluate(policy, config.official or config.exports)
+
+    def process(pending: list[Case]) -> None:
+        with ray_session(config.address):
+            slots = evaluation_slots(config.workers)
+            lost = run_passes(
+                lambda cases, care: build_evaluation(stage, job.store.root, job.run_id, cases, care.slots(slots)),
+                pending,
+                config.attempts,
+                reporter.case_ended,
+            )
+            end_lost_cases(job, lost, config.attempts, reporter)
+
+    summary = carry_out(job, process, reporter, retry_failed=retry_failed)
+    if config.exports:
+        _write_exports(job, summary)
+    return summary
+
+
+def _prepare(config: EvaluateConfig, policy: Policy, overwrite: bool) -> Job:
+    try:
+        discovery = discover_pairs(config.labels, config.references, sites=config.sites)
+        store = RunStore(absolute(config.out))
+        about = {
+            **about_run("evaluate", config.model_dump(mode="json"), discovery),
+            "specs": [spec.model_dump(mode="json") for spec in policy.specs],
+        }
+        run_id = open_run(store, config.fingerprint(policy.fingerprint()), about, overwrite)
+    except StorageError as error:
+        raise ConfigError(str(error)) from error
+    warnings = tuple(spec.warning for spec in policy.specs if spec.warning)
+    return Job(
+        discovery=discovery,
+        store=store,
+        run_id=run_id,
+        watched=(PREDICTION, "reference"),
+        limit=config.limit,
+        warnings=lambda _ledger: warnings,
+        penalties=lambda failed: _penalties(failed, policy) if config.missing == "penalise" else (),
+    )
+
+
+def _penalties(failed: FailedCase, policy: Policy) -> list[dict[str, Any]]:
+    """Scores of a case without prediction, as the organisers give them: 0 everywhere and the largest distance."""
+    if failed.failure.category != Category.MISSING_PREDICTION:
+        return []
+    try:
+        spec = policy.spec_of(failed.cohort)
+    except CaseError:
+        return []
+    return [
+        {
+            "region": region,
+            "spec": spec.name,
+            "region_labels": list(region_policy.labels),
+            "official": region_policy.official,
+            "penalised": True,
+            "hd95_penalty_mm": spec.missing_penalty,
+            "null_reason": str(failed.failure.category),
+            **_worst(spec),
+        }
+        for region, region_policy in spec.regions.items()
+    ]
+
+
+def _worst(spec: Spec) -> dict[str, float]:
+    if spec.matching == "one-to-one":
+        return {"sq_dice": 0.0, "sq_nsd": 0.0, "sq_hd95_mm": spec.missing_penalty, "match_f1": 0.0}
+    return {"lw_dice": 0.0, "lw_nsd_0_5": 0.0, "lw_nsd_1_0": 0.0, "lw_hd95_mm": spec.missing_penalty}
+
+
+def _write_exports(job: Job, summary: RunSummary) -> None:
+    rows = read_table(job.store, "regions").to_pylist()
+    missing = [case.case_id for case in summary.failures if case.failure.category == Category.MISSING_PREDICTION]
+    for key, data in export_files(rows, missing).items():
+        job.store.write(key, data)
