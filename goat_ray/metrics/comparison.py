@@ -6,11 +6,10 @@ from functools import cached_property
 import numpy as np
 
 from goat_ray.labels import Mask
-from goat_ray.metrics.lesions import Frame, Ids, Lesions, Pairs, count_pairs, surface_voxels
+from goat_ray.metrics.lesions import Frame, Indices, Lesions, Pairs, count_pairs, surface_voxels
 from goat_ray.metrics.surfaces import (
     Floats,
     Groups,
-    Indices,
     Points,
     Spacing,
     Targets,
@@ -52,7 +51,7 @@ class Comparison:
 
         Infinite where one side is empty.
         """
-        ours, theirs = (surfels(side.ids, self.frame, self.spacing_mm) for side in (self.reference, self.prediction))
+        ours, theirs = (surfels(side, self.frame, self.spacing_mm) for side in (self.reference, self.prediction))
         forth = percentile_95_mm(self._reference_groups(ours), self._targets(theirs))
         back = percentile_95_mm(self._prediction_groups(theirs), self._targets(ours))
         return self.with_whole(np.maximum(forth, back))
@@ -62,7 +61,7 @@ class Comparison:
 
         A border voxel has a face neighbour outside its region. Distances beyond `limit_mm` are infinite.
         """
-        ours, theirs = (_border(side.ids, self.frame) for side in (self.reference, self.prediction))
+        ours, theirs = (_border(side, self.frame) for side in (self.reference, self.prediction))
         forth, back = self._reference_groups(ours), self._prediction_groups(theirs)
         return (
             (forth, nearest_mm(forth, self._targets(theirs), limit_mm)),
@@ -123,19 +122,16 @@ class Comparison:
             groups = [np.zeros(points.index.size, np.intp), *groups]
         chosen = np.concatenate([*members, np.zeros(0, np.intp)])
         group = np.concatenate([*groups, np.zeros(0, np.intp)])
-        return Groups(points.index[chosen], group, points.area[chosen], accepts)
+        return Groups(points.index[chosen], chosen, group, points.area[chosen], accepts)
 
 
 def compare(reference: Lesions, prediction: Lesions, frame: Frame, spacing_mm: Spacing) -> Comparison:
     """Compare lesions that lie in one frame; a predicted lesion meets every reference lesion whose zone it touches."""
-    predicted = prediction.ids.reshape(-1)
-    voxels = np.flatnonzero(predicted)
-    predicted = predicted[voxels]
-    matches = count_pairs(reference.zones.reshape(-1)[voxels], predicted)
-    overlaps = count_pairs(reference.ids.reshape(-1)[voxels], predicted)
+    zones, ids = (volume.reshape(-1)[prediction.voxels] for volume in (reference.zones, reference.ids))
+    matches, overlaps = count_pairs(zones, prediction.owner), count_pairs(ids, prediction.owner)
     return Comparison(reference, prediction, frame, spacing_mm, matches, overlaps)
 
 
-def _border(ids: Ids, frame: Frame) -> Points:
-    index, owner = surface_voxels(ids, frame)
+def _border(lesions: Lesions, frame: Frame) -> Points:
+    index, owner = surface_voxels(lesions, frame)
     return Points(index, owner, np.ones(index.size))

@@ -1,7 +1,7 @@
 """One case scored by one spec: two label maps in, rows of the `regions` and `lesions` tables out."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,9 +127,9 @@ def _score_region(scene: _Scene, region: str, comparison: Comparison) -> tuple[R
     score = _one_to_one if scene.spec.matching == "one-to-one" else _lesionwise
     row, lesions = score(scene, policy, comparison)
     shapes = _shapes(scene, comparison, lesions)
+    identity = {"region": region, "spec": scene.spec.name}
     lesion_rows = [
-        {"region": region, "spec": scene.spec.name, **asdict(lesion), **asdict(shapes[lesion.kind, lesion.lesion_id])}
-        for lesion in lesions
+        {**identity, **_columns(lesion), **_columns(shapes[lesion.kind, lesion.lesion_id])} for lesion in lesions
     ]
     return {**about, **row}, lesion_rows
 
@@ -138,9 +138,9 @@ def _lesionwise(scene: _Scene, policy: RegionPolicy, comparison: Comparison) -> 
     found = distances(comparison)
     penalty_mm = scene.spec.penalty_mm(scene.grid.shape)
     lesions = lesion_scores(comparison, found, scene.voxel_volume_mm3, policy.min_volume_mm3, penalty_mm)
-    row = _volume_row(scene, comparison, found) | asdict(mean_score(lesions, comparison.prediction.count))
+    row = _volume_row(scene, comparison, found) | _columns(mean_score(lesions, comparison.prediction.count))
     if scene.is_official:
-        row |= asdict(scores_on_ids(comparison, scene.n_voxels))
+        row |= _columns(scores_on_ids(comparison, scene.n_voxels))
     return row, lesions
 
 
@@ -151,11 +151,11 @@ def _one_to_one(scene: _Scene, policy: RegionPolicy, comparison: Comparison) -> 
     for pair in pairs:  # the lesions start with the reference's, by number
         place = pair.lesion_id - 1
         lesions[place] = replace(lesions[place], sq_nsd=pair.sq_nsd, sq_hd95_mm=pair.sq_hd95_mm)
-    return _volume_row(scene, comparison, found) | asdict(one_to_one_score(matched, pairs)), lesions
+    return _volume_row(scene, comparison, found) | _columns(one_to_one_score(matched, pairs)), lesions
 
 
 def _volume_row(scene: _Scene, comparison: Comparison, found: Distances) -> Row:
-    row = asdict(volume_score(comparison, found, scene.n_voxels))
+    row = _columns(volume_score(comparison, found, scene.n_voxels))
     for side in ("gt", "pred"):
         row[f"{side}_volume_mm3"] = row[f"{side}_volume_vox"] * scene.voxel_volume_mm3
         row[f"{side}_empty"] = not row[f"{side}_volume_vox"]
@@ -164,13 +164,21 @@ def _volume_row(scene: _Scene, comparison: Comparison, found: Distances) -> Row:
 
 def _shapes(scene: _Scene, comparison: Comparison, lesions: list[LesionScore]) -> dict[tuple[str, int], LesionShape]:
     """Shape of each lesion by kind and id."""
-    is_false = np.zeros(comparison.prediction.highest + 1, np.bool_)
+    reference, prediction = comparison.reference, comparison.prediction
+    is_false = np.zeros(prediction.highest + 1, np.bool_)
     is_false[[lesion.lesion_id for lesion in lesions if lesion.kind == "fp"]] = True
-    false_ids = np.where(is_false[comparison.prediction.ids], comparison.prediction.ids, 0)
+    false = is_false[prediction.owner]
+    frame, affine, volume_mm3 = comparison.frame, scene.grid.affine, scene.voxel_volume_mm3
     return {
         (kind, lesion_id): shape
-        for kind, ids in (("gt", comparison.reference.ids), ("fp", false_ids))
-        for lesion_id, shape in lesion_shapes(
-            ids, comparison.frame.origin, scene.grid.affine, scene.voxel_volume_mm3
-        ).items()
+        for kind, voxels, owner in (
+            ("gt", reference.voxels, reference.owner),
+            ("fp", prediction.voxels[false], prediction.owner[false]),
+        )
+        for lesion_id, shape in lesion_shapes(voxels, owner, frame.shape, frame.origin, affine, volume_mm3).items()
     }
+
+
+def _columns(record: Any) -> Row:  # noqa: ANN401 - any dataclass with slots
+    """The fields of a flat dataclass by name; `asdict` copies every value."""
+    return {name: getattr(record, name) for name in record.__slots__}

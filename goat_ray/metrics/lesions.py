@@ -18,6 +18,7 @@ MARGIN_VOX = 4
 _DENSE_PAIRS = 2**20
 
 Ids = NDArray[np.unsignedinteger[Any]]
+Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,18 @@ class Lesions:
     Attributes:
         ids: lesion of each voxel of the frame, 0 is none, else 1..n.
         zones: the same for lesions grown by the policy's dilation; for predicted lesions, the ids again.
-        sizes_vox: voxels of lesion 0 (always 0) to n.
+        voxels: flat indices of the voxels with a lesion, in order.
+        owner: the lesion of each of them.
+        sizes_vox: voxels of lesion 0 (always 0) to n; numbers that do not occur have none.
+        n_components: 26-connected pieces of lesion 0 (always 0) to n.
     """
 
     ids: Ids
     zones: Ids
-    sizes_vox: NDArray[np.int64]
+    voxels: Indices
+    owner: Ids
+    sizes_vox: Indices
+    n_components: Indices
 
     @property
     def highest(self) -> int:
@@ -69,9 +76,9 @@ class Lesions:
 class Pairs:
     """Distinct pairs of ids, sorted, and how many voxels each pair shares."""
 
-    first: NDArray[np.intp]
-    second: NDArray[np.intp]
-    counts: NDArray[np.intp]
+    first: Indices
+    second: Indices
+    counts: Indices
 
 
 def frame_of(
@@ -101,28 +108,28 @@ def reference_lesions(mask: Mask, frame: Frame, policy: RegionPolicy) -> Lesions
 
     They are numbered in C raster order (x, y, z) of the grown components.
     """
+    components = label_components(mask, 26)
     if not policy.dilation_vox:
-        ids = label_components(mask, 26)
-        return Lesions(ids, ids, sizes_of(ids))
+        return _as_they_are(mask, components)
     grown = np.zeros_like(mask)
     grown[frame.inside] = dilate(mask, policy.dilation_vox)[frame.inside]
     zones = label_components(grown, 26)
-    ids = zones * mask
-    return Lesions(ids, zones, sizes_of(ids))
+    voxels = np.flatnonzero(mask)
+    owner = zones.reshape(-1)[voxels]
+    sizes_vox = np.bincount(owner, minlength=1)
+    pieces = count_pairs(owner, components.reshape(-1)[voxels]).first
+    return Lesions(zones * mask, zones, voxels, owner, sizes_vox, np.bincount(pieces, minlength=sizes_vox.size))
 
 
 def predicted_lesions(mask: Mask, frame: Frame, policy: RegionPolicy) -> Lesions:
     """Predicted lesions: components as they are, or merged like the reference's and the small ones dropped.
 
-    Dropped lesions leave gaps in the numbering, as in the organisers' program; `Lesions.ids` loses their voxels.
+    Dropped lesions leave gaps in the numbering, as in the organisers' program.
     """
     if policy.min_pred_vox is None:
-        ids = label_components(mask, 26)
-        return Lesions(ids, ids, sizes_of(ids))
+        return _as_they_are(mask, label_components(mask, 26))
     merged = reference_lesions(mask, frame, policy)
-    kept = merged.sizes_vox > policy.min_pred_vox
-    ids = merged.ids * kept[merged.ids]
-    return Lesions(ids, ids, np.where(kept, merged.sizes_vox, 0))
+    return _relabelled(merged, np.where(merged.sizes_vox > policy.min_pred_vox, np.arange(merged.highest + 1), 0))
 
 
 def joined(lesions: Lesions, frame: Frame, partners: Sequence[tuple[Lesions, Frame]]) -> Lesions:
@@ -132,7 +139,7 @@ def joined(lesions: Lesions, frame: Frame, partners: Sequence[tuple[Lesions, Fra
     happens for a single contact, partners come one after the other, and the result is numbered 1..n.
     """
     lookup = np.arange(lesions.highest + 1)
-    voxels, owner = surface_voxels(lesions.ids, frame)
+    voxels, owner = surface_voxels(lesions, frame)
     for partner, its_frame in partners:
         pairs = _contacts(voxels, lookup[owner], frame, partner, its_frame)
         if len(pairs.first) > 1:
@@ -142,19 +149,16 @@ def joined(lesions: Lesions, frame: Frame, partners: Sequence[tuple[Lesions, Fra
                 fresh.setdefault(other, int(lookup.max()) + 1 + len(fresh))
                 follows.setdefault(mine, fresh[other])
             lookup = np.array([follows.get(i, i) for i in lookup.tolist()])
-    return _renumbered(lesions, lookup)
-
-
-def sizes_of(ids: Ids) -> NDArray[np.int64]:
-    """Voxels of each id; 0 for id 0."""
-    sizes = np.bincount(ids.reshape(-1))
-    sizes[0] = 0
-    return sizes
+    present = lesions.sizes_vox > 0
+    present[0] = True
+    compact = np.zeros_like(lookup)
+    compact[present] = np.unique(lookup[present], return_inverse=True)[1]
+    return _relabelled(lesions, compact)
 
 
 def count_pairs(first: NDArray[Any], second: NDArray[Any]) -> Pairs:
     """How often each pair of non-zero ids stands at one place in two equally long lists of ids."""
-    both = np.flatnonzero(first) if second is first else np.flatnonzero((first != 0) & (second != 0))
+    both = np.flatnonzero((first != 0) & (second != 0))
     a, b = first[both].astype(np.intp), second[both].astype(np.intp)
     width = int(b.max(initial=0)) + 1
     keys = a * width + b
@@ -167,16 +171,14 @@ def count_pairs(first: NDArray[Any], second: NDArray[Any]) -> Pairs:
     return Pairs(found // width, found % width, counts)
 
 
-def surface_voxels(ids: Ids, frame: Frame) -> tuple[NDArray[np.intp], Ids]:
-    """Flat indices of the voxels with a face neighbour outside their region, and the id of each."""
-    flat = ids.reshape(-1)
-    mask = flat != 0
-    inner = mask.copy()
+def surface_voxels(lesions: Lesions, frame: Frame) -> tuple[Indices, Ids]:
+    """Flat indices of the voxels with a face neighbour outside their region, and the lesion of each."""
+    mask = lesions.ids.reshape(-1) != 0
+    is_surface = np.zeros(lesions.voxels.size, np.bool_)
     for step in frame.strides:
-        inner[step:] &= mask[:-step]
-        inner[:-step] &= mask[step:]
-    voxels = np.flatnonzero(mask & ~inner)
-    return voxels, flat[voxels]
+        is_surface |= ~mask[lesions.voxels - step]
+        is_surface |= ~mask[lesions.voxels + step]
+    return lesions.voxels[is_surface], lesions.owner[is_surface]
 
 
 def _mask_of(labels: LabelMap, values: tuple[int, ...]) -> Mask:
@@ -187,9 +189,7 @@ def _mask_of(labels: LabelMap, values: tuple[int, ...]) -> Mask:
     return mask
 
 
-def _contacts(
-    voxels: NDArray[np.intp], owner: NDArray[np.intp], frame: Frame, partner: Lesions, its_frame: Frame
-) -> Pairs:
+def _contacts(voxels: Indices, owner: Indices, frame: Frame, partner: Lesions, its_frame: Frame) -> Pairs:
     """Pairs (lesion, partner lesion) that are 18-adjacent, in order."""
     theirs = np.zeros(frame.shape, partner.ids.dtype)
     mine, its = _common(frame, its_frame)
@@ -210,11 +210,27 @@ def _common(a: Frame, b: Frame) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     return in_a, in_b
 
 
-def _renumbered(lesions: Lesions, lookup: NDArray[np.intp]) -> Lesions:
-    present = lesions.sizes_vox > 0
-    present[0] = True
-    _, inverse = np.unique(lookup[present], return_inverse=True)
-    compact = np.zeros(len(lookup), lesions.ids.dtype)
-    compact[present] = inverse
-    sizes_vox = np.bincount(inverse, lesions.sizes_vox[present]).astype(np.int64)
-    return Lesions(compact[lesions.ids], compact[lesions.zones], sizes_vox)
+def _as_they_are(mask: Mask, components: Ids) -> Lesions:
+    voxels = np.flatnonzero(mask)
+    owner = components.reshape(-1)[voxels]
+    sizes_vox = np.bincount(owner, minlength=1)
+    return Lesions(components, components, voxels, owner, sizes_vox, (sizes_vox > 0).astype(np.intp))
+
+
+def _relabelled(lesions: Lesions, lookup: Indices) -> Lesions:
+    """The lesions by other numbers; several may become one, and those that become 0 are dropped."""
+    narrow = lookup.astype(lesions.ids.dtype)
+    owner = narrow[lesions.owner]
+    kept = owner != 0
+    sizes_vox, n_components = (
+        np.bincount(lookup, counts).astype(np.intp) for counts in (lesions.sizes_vox, lesions.n_components)
+    )
+    sizes_vox[0] = n_components[0] = 0
+    return Lesions(
+        ids=narrow[lesions.ids],
+        zones=narrow[lesions.zones],
+        voxels=lesions.voxels[kept],
+        owner=owner[kept],
+        sizes_vox=sizes_vox,
+        n_components=n_components,
+    )

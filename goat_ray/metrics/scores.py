@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from goat_ray.imaging.components import label_components
 from goat_ray.metrics.comparison import Comparison
-from goat_ray.metrics.lesions import Ids, count_pairs
 
 TOLERANCES_MM = (0.5, 1.0)
 NSD_GUARD = 1e-8
@@ -128,7 +126,6 @@ def lesion_scores(
     both_vox = np.bincount(comparison.overlaps.first, comparison.overlaps.counts, minlength=n).astype(int)
     meets = [tuple(matches.second[matches.first == i].tolist()) for i in range(n)]
     shared = np.flatnonzero(np.bincount(matches.second) > 1).tolist()
-    pieces, false_pieces = _pieces(reference.ids, n), _pieces(prediction.ids, prediction.highest + 1)
     rows = []
     for i in range(1, n):
         gt_vox, pred, both = int(reference.sizes_vox[i]), int(pred_vox[i]), int(both_vox[i])
@@ -138,7 +135,7 @@ def lesion_scores(
             LesionScore(
                 kind="gt",
                 lesion_id=i,
-                n_components=int(pieces[i]),
+                n_components=int(reference.n_components[i]),
                 scored=gt_vox * voxel_volume_mm3 > min_volume_mm3,
                 detected=is_found,
                 pred_ids=meets[i],
@@ -155,7 +152,7 @@ def lesion_scores(
                 shell_match_only=is_found and not both,
             )
         )
-    return rows + [_false_positive(int(p), int(false_pieces[p]), penalty_mm) for p in unmatched(comparison)]
+    return rows + [_false_positive(int(p), int(prediction.n_components[p]), penalty_mm) for p in unmatched(comparison)]
 
 
 def unmatched(comparison: Comparison) -> NDArray[np.intp]:
@@ -210,10 +207,3 @@ def _false_positive(lesion_id: int, n_components: int, penalty_mm: float | None)
         shares_prediction=None,
         shell_match_only=None,
     )
-
-
-def _pieces(ids: Ids, n: int) -> NDArray[np.intp]:
-    """Number of 26-connected components of each lesion."""
-    voxels = np.flatnonzero(ids)
-    pieces = label_components(ids != 0, 26).reshape(-1)[voxels]
-    return np.bincount(count_pairs(ids.reshape(-1)[voxels], pieces).first, minlength=n)

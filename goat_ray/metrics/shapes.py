@@ -40,25 +40,29 @@ class LesionShape:
 
 
 def lesion_shapes(
-    ids: NDArray[Any], origin: tuple[int, ...], affine: NDArray[np.float64], voxel_volume_mm3: float
+    voxels: NDArray[np.intp],
+    owner: NDArray[Any],
+    shape: tuple[int, ...],
+    origin: tuple[int, ...],
+    affine: NDArray[np.float64],
+    voxel_volume_mm3: float,
 ) -> dict[int, LesionShape]:
-    """Shape of each non-zero id, by id in ascending order.
+    """Shape of each lesion, by id in ascending order.
 
     Args:
-        ids: lesion of each voxel (x, y, z) of a box, C order.
+        voxels: flat indices (C order) of the lesions' voxels in a box.
+        owner: lesion of each of them.
+        shape: of the box (x, y, z).
         origin: voxel of the label map that the box starts at.
         affine: voxel indices of the label map to RAS mm.
         voxel_volume_mm3: volume of one voxel.
     """
-    flat = ids.reshape(-1)
-    voxels = np.flatnonzero(flat)
     if not voxels.size:
         return {}
-    owner = flat[voxels]
     order = np.argsort(owner, kind="stable")
     owner = owner[order]
     starts = np.flatnonzero(np.diff(owner, prepend=0))
-    places = np.stack(np.unravel_index(voxels[order], ids.shape)) + np.array(origin)[:, None]
+    places = np.stack(np.unravel_index(voxels[order], shape)) + np.array(origin)[:, None]
     sizes = np.diff(starts, append=owner.size)
     centroids = (np.add.reduceat(places, starts, axis=1) / sizes).T
     centroids_mm = centroids @ affine[:3, :3].T + affine[:3, 3]
@@ -80,9 +84,14 @@ def predicted_shapes(labels: LabelMap, grid: Grid) -> dict[str, dict[int, Lesion
         Shapes; ids count from 1 per region, in C raster order (x, y, z) of the first voxel.
     """
     box = foreground_box(labels)
-    crop, origin = labels[box], tuple(side.start for side in box)
-    ids = {region: label_components(region_mask(crop, region), 26) for region in REGIONS}
-    return {region: lesion_shapes(ids[region], origin, grid.affine, grid.voxel_volume_mm3) for region in REGIONS}
+    crop, origin = np.ascontiguousarray(labels[box]), tuple(side.start for side in box)
+    found = {}
+    for region in REGIONS:
+        mask = region_mask(crop, region)
+        voxels = np.flatnonzero(mask)
+        owner = label_components(mask, 26).reshape(-1)[voxels]
+        found[region] = lesion_shapes(voxels, owner, mask.shape, origin, grid.affine, grid.voxel_volume_mm3)
+    return found
 
 
 def total_volume_vox(shapes: Mapping[int, LesionShape]) -> int:

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from goat_ray.labels import Mask
-from goat_ray.metrics.lesions import MARGIN_VOX, Frame, Ids
+from goat_ray.metrics.lesions import MARGIN_VOX, Frame, Ids, Indices, Lesions
 
 Spacing = tuple[float, float, float]
-Indices = NDArray[np.intp]
 Floats = NDArray[np.float64]
 
 _REACH_VOX = MARGIN_VOX - 1  # how far offsets are looked up before a search tree takes over
@@ -56,6 +55,11 @@ class Points:
     owner: Ids
     area: Floats
 
+    @property
+    def count(self) -> int:
+        """Number of points."""
+        return self.index.size
+
 
 @lru_cache(maxsize=64)
 def surfel_areas(spacing_mm: Spacing) -> Floats:
@@ -79,13 +83,13 @@ def neighbourhood_codes(flat: NDArray[np.uint8], strides: tuple[int, int, int]) 
     return codes
 
 
-def surfels(ids: Ids, frame: Frame, spacing_mm: Spacing) -> Points:
+def surfels(lesions: Lesions, frame: Frame, spacing_mm: Spacing) -> Points:
     """Surface elements of every lesion.
 
     Cells of different lesions never overlap (26-connectivity), so a lesion's are those of the whole region that
     touch it.
     """
-    flat = ids.reshape(-1)
+    flat = lesions.ids.reshape(-1)
     codes = neighbourhood_codes((flat != 0).view(np.uint8), frame.strides)
     index = np.flatnonzero(codes - np.uint8(1) < 254)  # neither 0 nor 255
     codes = codes[index]
@@ -121,11 +125,12 @@ class Targets:
 class Groups:
     """Points by group, and which owners' targets each group accepts.
 
-    `index`, `group` and `area` run over the points; a point of several groups is listed for each of them.
-    `accepts[group, owner]` is False for owner 0.
+    A point of several groups is listed for each of them: `point` is its number, the same in all. `accepts[group,
+    owner]` is False for owner 0.
     """
 
     index: Indices
+    point: Indices
     group: Indices
     area: Floats
     accepts: Mask
@@ -195,6 +200,7 @@ class _Search:
         self.distance_mm = np.full(groups.index.size, np.inf)
         self.shell = np.full(groups.index.size, len(self.lengths_mm))
         self.pending = np.ones(groups.index.size, np.bool_)
+        self._nearest_of_all = np.full(int(groups.point.max(initial=-1)) + 1, -1)
 
     def look_around(self, limit_mm: float, enough: float = 1.0) -> None:
         """Settle what lies within reach, in order of distance, until `enough` of every group's area is settled."""
@@ -213,14 +219,30 @@ class _Search:
             left = left[(done <= enough * total)[groups.group[left]]]
 
     def ask_tree(self, members: Indices) -> None:
-        """Settle these points, all of them still pending."""
-        groups, targets = self.groups, self.targets
-        for group in np.unique(groups.group[members]).tolist():
-            mine = members[groups.group[members] == group]
-            accepted = targets.points.index[groups.accepts[group][targets.points.owner]]
-            if accepted.size:
-                self.distance_mm[mine] = _tree_mm(groups.index[mine], accepted, targets)
-                self.pending[mine] = False
+        """Settle these points, all of them still pending, as far as their groups accept any target.
+
+        A point's nearest target of all is also its nearest in every group that accepts it.
+        """
+        groups, owner = self.groups, self.targets.points.owner
+        for group in np.unique(groups.group[members]).tolist() if owner.size else ():
+            mine, accepts = members[groups.group[members] == group], groups.accepts[group]
+            known = self._nearest_of_all[groups.point[mine]]
+            usable = (known >= 0) & accepts[owner[known]]
+            self._settle(mine[usable], known[usable])
+            rest, accepted = mine[~usable], np.flatnonzero(accepts[owner])
+            if rest.size and accepted.size:
+                nearest = accepted[_nearest(groups.index[rest], accepted, self.targets)]
+                self._settle(rest, nearest)
+                if accepted.size == owner.size:
+                    self._nearest_of_all[groups.point[rest]] = nearest
+
+    def _settle(self, members: Indices, nearest: Indices) -> None:
+        shape = self.targets.frame.shape
+        ends = (self.groups.index[members], self.targets.points.index[nearest])
+        here, there = (np.stack(np.unravel_index(end, shape), axis=1) for end in ends)
+        # From whole numbers of voxels, so that equal distances are equal to the bit.
+        self.distance_mm[members] = _lengths_mm(here - there, np.array(self.targets.spacing_mm))
+        self.pending[members] = False
 
     def _hits(self, left: Indices, steps: Indices) -> Mask:
         groups, volume = self.groups, self.targets.volume
@@ -233,13 +255,12 @@ class _Search:
         return hit
 
 
-def _tree_mm(index: Indices, accepted: Indices, targets: Targets) -> Floats:
-    shape, spacing = targets.frame.shape, np.array(targets.spacing_mm)
-    points = np.stack(np.unravel_index(index, shape), axis=1)
-    ends = np.stack(np.unravel_index(accepted, shape), axis=1)
-    _, nearest = cKDTree(ends * spacing, balanced_tree=False, compact_nodes=False).query(points * spacing)
-    # From whole numbers of voxels, so that equal distances are equal to the bit.
-    return _lengths_mm(points - ends[nearest], spacing)
+def _nearest(index: Indices, accepted: Indices, targets: Targets) -> Indices:
+    """For each flat index, which of the `accepted` targets is nearest, as a place in that list."""
+    ends = (index, targets.points.index[accepted])
+    here, there = (np.stack(np.unravel_index(end, targets.frame.shape), axis=1) * targets.spacing_mm for end in ends)
+    nearest: Indices = cKDTree(there, balanced_tree=False, compact_nodes=False).query(here)[1]
+    return nearest
 
 
 def _lengths_mm(offsets: NDArray[np.intp], spacing_mm: Floats) -> Floats:
