@@ -65,7 +65,7 @@ def score_once(folder: str, scene: str, spec_name: str, regions: str, official: 
 
 def measure(folder: Path, scene: str, spec: str, regions: str, official: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.metrics_speed", "--one", str(folder), scene, spec, regions, official]
-    one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **one_thread})
     found = json.loads(done.stdout)
     seconds = found.pop("seconds")

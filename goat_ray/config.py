@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -174,18 +174,25 @@ def validated(model: type[ModelT], values: object, source: str) -> ModelT:
 def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
-        return f"{key}: {problem['msg'].lower()}"
+        told = problem["msg"].removeprefix("Value error, ")
+        return f"{key}: {told.lower()}" if key else told
     near = difflib.get_close_matches(str(problem["loc"][-1]), _keys(model, problem["loc"][:-1]), n=1)
     return f"{key}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")
 
 
 def _keys(model: type[BaseModel], parents: tuple[Any, ...]) -> list[str]:
+    """The keys that `model` has below `parents`, through models and mappings of models."""
+    kind: Any = model
     for parent in parents:
-        field = model.model_fields.get(str(parent))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            return []
-        model = field.annotation
-    return list(model.model_fields)
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        elif _is_model(kind) and str(parent) in kind.model_fields:
+            kind = kind.model_fields[str(parent)].annotation
+    return list(kind.model_fields) if _is_model(kind) else []
+
+
+def _is_model(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def read_yaml(path: str) -> dict[str, Any]:

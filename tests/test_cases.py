@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from goat_ray import storage
-from goat_ray.cases import Case, Discovery, discover, is_safe_id, object_name
+from goat_ray.cases import PREDICTION, Case, Discovery, discover, discover_pairs, is_safe_id, object_name
 from goat_ray.errors import Category, ConfigError, Failure
 from goat_ray.labels import MODALITIES
 
@@ -400,3 +400,72 @@ def test_the_real_cohort_is_found_whole(data_root):
     assert not found.warnings
     assert sum(case.reference is not None for case in found.cases) == 8
     assert {case.site for case in found.cases} >= {"brats21", "brats23", "openms"}
+
+
+# --- pairs of label maps and references
+
+
+def labels_in(folder, *names):
+    touch(folder, *names)
+    return str(folder)
+
+
+def test_label_maps_are_paired_with_references_by_id(tmp_path):
+    labels = labels_in(tmp_path / "labels", "a.nii.gz", "BraTS-MET-00001-000.nii")
+    references = labels_in(tmp_path / "references", "a/a-seg.nii.gz", "BraTS-MET-00001-000/BraTS-MET-00001-000_seg.nii")
+    found = discover_pairs(labels, references)
+    assert [case.case_id for case in found.cases] == ["BraTS-MET-00001-000", "a"]
+    met, a = found.cases
+    assert (met.cohort, a.cohort) == ("MET", None)
+    assert a.images == {PREDICTION: f"{labels}/a.nii.gz"}
+    assert a.reference == f"{references}/a/a-seg.nii.gz"
+    assert met.file_names["reference"] == "BraTS-MET-00001-000_seg.nii"
+
+
+def test_a_case_without_its_partner_is_a_failure_on_either_side(tmp_path):
+    labels = labels_in(tmp_path / "labels", "a.nii.gz", "b.nii.gz")
+    references = labels_in(tmp_path / "references", "a.nii.gz", "c.nii.gz")
+    found = discover_pairs(labels, references)
+    assert {case.case_id: case.failure.category for case in found.failures} == {
+        "b": Category.MISSING_REFERENCE,
+        "c": Category.MISSING_PREDICTION,
+    }
+    assert found.discovered == 3
+
+
+def test_two_label_maps_of_one_case_are_a_duplicate(tmp_path):
+    labels = labels_in(tmp_path / "labels", "a.nii.gz", "a.nii", "b.nii.gz")
+    references = labels_in(tmp_path / "references", "a.nii.gz", "b.nii.gz")
+    (failed,) = discover_pairs(labels, references).failures
+    assert (failed.case_id, failed.failure.category) == ("a", Category.DUPLICATE_CASE)
+    assert "a.nii" in failed.failure.message
+
+
+def test_manifests_name_predictions_references_and_places(tmp_path):
+    touch(tmp_path, "x/one.nii.gz", "y/two.nii.gz")
+    (tmp_path / "labels.csv").write_text("case_id,prediction,site\na,x/one.nii.gz,north\n")
+    (tmp_path / "references.csv").write_text("case_id,reference,cohort\na,y/two.nii.gz,GLI\n")
+    (case,) = discover_pairs(str(tmp_path / "labels.csv"), str(tmp_path / "references.csv")).cases
+    assert (case.images[PREDICTION], case.reference) == (f"{tmp_path}/x/one.nii.gz", f"{tmp_path}/y/two.nii.gz")
+    assert (case.site, case.cohort) == ("north", "GLI")
+
+
+def test_the_labels_of_a_run_folder_are_its_labels_alone(tmp_path):
+    labels = labels_in(tmp_path / "run", "run.json", "labels/a.nii.gz", "probabilities/a.nii.gz", "b.nii.gz")
+    references = labels_in(tmp_path / "references", "labelsTr/a.nii.gz")
+    (case,) = discover_pairs(labels, references).cases
+    assert case.images[PREDICTION] == f"{labels}/labels/a.nii.gz"
+
+
+def test_sources_without_a_common_case_are_refused(tmp_path):
+    labels = labels_in(tmp_path / "labels", "a.nii.gz")
+    references = labels_in(tmp_path / "references", "b.nii.gz")
+    with pytest.raises(ConfigError, match="no case in common"):
+        discover_pairs(labels, references)
+
+
+def test_an_id_in_a_manifest_that_cannot_name_a_file_is_a_failure(tmp_path):
+    (tmp_path / "labels.csv").write_text("case_id,prediction\n../a,one.nii.gz\nb,two.nii.gz\n")
+    (tmp_path / "references.csv").write_text("case_id,reference\n../a,one.nii.gz\nb,two.nii.gz\n")
+    (failed,) = discover_pairs(str(tmp_path / "labels.csv"), str(tmp_path / "references.csv")).failures
+    assert failed.failure.category == Category.INVALID_ID

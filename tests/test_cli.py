@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import pytest
 
-from tests.cohorts import write_case, write_tiny_ensemble
+from tests.cohorts import phantom, write_case, write_tiny_ensemble
 from tests.members.results import nnunet_network, small_dataset, small_plans, write_results_folder
 
 GOAT_RAY = Path(sys.executable).with_name("goat-ray")
@@ -36,6 +37,25 @@ def test_a_run_with_a_failed_case_tells_the_whole_story_in_plain_lines_and_exits
     assert (tmp_path / "run" / "labels" / "case-1.nii.gz").is_file()
 
 
+def test_evaluate_shows_means_and_who_is_in_them_and_exits_3_when_a_case_could_not_be_scored(tmp_path: Path) -> None:
+    head = phantom(1)
+    for folder, names in (("labels", ("one", "two")), ("references", ("one", "two", "three"))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            image = nibabel.Nifti1Image(head.labels, head.affine)
+            nibabel.save(image, tmp_path / folder / f"{name}.nii.gz")
+    arguments = ["evaluate", tmp_path / "labels", "--references", tmp_path / "references", "--spec", "brats2023-gli"]
+    done = goat_ray(*arguments, "--out", tmp_path / "run", "--exports")
+    assert done.returncode == 3, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert re.search(r"three\tmissing_prediction\t.+\t.+", done.stdout)
+    assert re.search(r"brats2023-gli\tWT\t3\t2\t0\t0\t0\.6667\t0\.6667\t0\.6667\t124\.6667", done.stdout)
+    assert "1 case(s) without prediction are in the means" in done.stdout
+    assert (tmp_path / "run" / "exports" / "all_scores.csv").is_file()
+    (tmp_path / "references" / "three.nii.gz").unlink()
+    assert goat_ray(*arguments, "--out", tmp_path / "again").returncode == 0
+
+
 def test_a_clean_run_exits_0(ensemble: Path, tmp_path: Path) -> None:
     write_case(tmp_path / "cohort", "case-1")
     done = goat_ray("predict", tmp_path / "cohort", "--ensemble", ensemble, "--out", tmp_path / "run")
@@ -54,6 +74,11 @@ def test_a_clean_run_exits_0(ensemble: Path, tmp_path: Path) -> None:
         (["predict", "cohort", "--ensemble", "ENSEMBLE", "--out", "/proc/run"], "/proc/run"),
         (["predict", "ftp://host/cohort", "--ensemble", "ENSEMBLE", "--out", "run"], "ftp://"),
         (["predict", "cohort", "--no-such-flag"], "no-such-flag"),
+        (["predict", "cohort", "--ensemble", "ENSEMBLE", "--out", "run", "--spec", "brats2023"], "brats2023-gli"),
+        (["evaluate", "cohort", "--references", "cohort", "--out", "run"], "spec: field required"),
+        (["evaluate", "nowhere", "--references", "cohort", "--out", "run", "--spec", "goat2025"], "nowhere"),
+        (["evaluate", "cohort", "--references", "empty", "--out", "run", "--spec", "goat2026"], "brats2026-goat"),
+        (["evaluate", "empty", "--references", "empty", "--out", "run", "--spec", "goat2025"], "empty"),
         (["ensemble", "import", "nowhere", "--out", "e.yaml"], "nowhere"),
         (["ensemble", "inspect", "missing.yaml"], "missing.yaml"),
     ],

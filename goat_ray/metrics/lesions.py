@@ -47,7 +47,7 @@ class Lesions:
 
     Attributes:
         ids: lesion of each voxel of the frame, 0 is none, else 1..n.
-        zones: the same for lesions grown by the policy's dilation; for predicted lesions, the ids again.
+        zones: the same for the lesions grown by the policy's dilation, where there is one; else the ids again.
         voxels: flat indices of the voxels with a lesion, in order.
         owner: the lesion of each of them.
         sizes_vox: voxels of lesion 0 (always 0) to n; numbers that do not occur have none.

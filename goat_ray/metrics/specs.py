@@ -7,16 +7,17 @@ The parameters are those of the organisers' own programs: BraTS-2023-Metrics @ 4
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from goat_ray.config import Settings, read_yaml, validated
 from goat_ray.errors import CaseError, Category, ConfigError
 
-Penalty = float | Literal["diagonal"]
+Distance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Penalty = Distance | Literal["diagonal"]
 
 BY_COHORT = "goat2025"
 """The spec that scores every case with `goat2025-<cohort>`, as the organisers did."""
@@ -25,7 +26,9 @@ BY_COHORT = "goat2025"
 class RegionPolicy(Settings):
     """How one region is scored."""
 
-    labels: tuple[int, ...] = Field(description="label integers the region is made of")
+    labels: tuple[Annotated[int, Field(ge=1, le=255)], ...] = Field(
+        min_length=1, description="label integers the region is made of"
+    )
     dilation_vox: int = Field(3, ge=0, le=16, description="pieces closer than this much dilation are one lesion")
     min_volume_mm3: float = Field(50, ge=0, description="reference lesions of this volume and less are not scored")
     min_pred_vox: int | None = Field(
@@ -46,14 +49,23 @@ class Spec(Settings):
     hd95_penalty: Penalty = Field(
         374.0, description="HD95 of a missed or false lesion; diagonal: of the image, in voxels"
     )
-    missing_penalty: float = Field(374.0, description="HD95 of a case without prediction")
+    missing_penalty: Distance = Field(374.0, description="HD95 of a case without prediction")
     max_label: int = Field(4, ge=1, le=255, description="a case with a larger label in either map is refused")
     legacy_on_ids: bool = Field(
         False, description="the official whole-volume HD95, sensitivity and specificity were computed on lesion ids"
     )
     official_nsd: bool = Field(False, description="whether the organisers report NSD at 0.5 and 1.0 mm")
     warning: str | None = Field(None, description="what a reader of the numbers must know")
-    regions: dict[str, RegionPolicy]
+    regions: dict[str, RegionPolicy] = Field(min_length=1, description="what is scored, by name")
+
+    @model_validator(mode="after")
+    def _check_regions(self) -> Self:
+        for name, region in self.regions.items():
+            if strange := [other for other in region.join if other not in self.regions]:
+                raise ValueError(f"region {name} joins {', '.join(strange)}, which the spec does not have")
+            if max(region.labels) > self.max_label:
+                raise ValueError(f"region {name} has label {max(region.labels)}, above max_label {self.max_label}")
+        return self
 
     @property
     def official_regions(self) -> tuple[str, ...]:
@@ -129,7 +141,7 @@ _SPECS = (
     _lesionwise("brats2023-met", _GOAT, "WT TC ET", 1, 2, None, 374, 374),
     _lesionwise("brats2023-ssa", _GOAT, "WT TC ET", 3, 50, None, 374, 374),
     _lesionwise("brats2023-ped", _GOAT, "WT TC ET", 3, 50, None, 374, 374),
-    _lesionwise("goat2025-gli", _GOAT, "WT TC NETC SNFH ET RC", 3, 20, 20, 337, 337, _GLI_CHANGES, **_ON_IDS),
+    _lesionwise("goat2025-gli", _GOAT, "WT TC NETC SNFH ET RC", 3, 20, 20, 337, 374, _GLI_CHANGES, **_ON_IDS),
     _lesionwise("goat2025-men", _GOAT, "WT TC ET", 1, 50, None, 374, 374, official_nsd=True),
     _lesionwise("goat2025-met", _GOAT, "WT TC ET RC", 1, 2, 2, "diagonal", 374, _ET_BY_NETC, **_ON_IDS),
     _lesionwise("goat2025-ped", _PED, "WT TC ET NETC CC ED", 5, 10, 10, 374, 374, warning=_PED_WARNING, **_ON_IDS),
@@ -172,6 +184,11 @@ class Policy:
             )
         return spec
 
+    def warnings(self, cohorts: Iterable[str | None]) -> tuple[str, ...]:
+        """What a reader of the numbers must know about the specs that cases of these cohorts are scored with."""
+        used = [self.spec or self.by_cohort.get((cohort or "").upper()) for cohort in set(cohorts)]
+        return tuple(sorted({spec.warning for spec in used if spec and spec.warning}))
+
     def fingerprint(self) -> dict[str, str]:
         """Name and hash of every spec a case may be scored with."""
         return {spec.name: spec.sha256 for spec in self.specs}
@@ -193,23 +210,22 @@ def find_policy(name: str) -> Policy:
     known = [BY_COHORT, *SPECS]
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.3)
     raise ConfigError(
-        f"spec {name!r} is not known{f'; is {near[0]} meant?' if near else ''} "
+        f"spec {name!r} is not known{f'; is {near[0]} meant?' if near else '.'} "
         f"There are {', '.join(known)}, and YAML files of your own."
     )
 
 
 def _read_spec(path: str) -> Spec:
     values = read_yaml(path)
-    base = values.pop("base", None)
-    if base is None:
-        return validated(Spec, values, path)
-    if base not in SPECS:
-        raise ConfigError(f"{path}: base {base!r} is none of {', '.join(SPECS)}")
-    inherited = SPECS[base].model_dump()
-    changed = values.pop("regions", {})
+    if values.get("name") in [None, BY_COHORT, *SPECS]:
+        raise ConfigError(f"{path}: give the spec a name of its own, not that of a built-in one")
+    base, changed = values.pop("base", None), values.pop("regions", {})
     if not isinstance(changed, Mapping) or not all(isinstance(change, Mapping) for change in changed.values()):
         raise ConfigError(f"{path}: regions must be a mapping of region names to their settings")
+    if base is None:
+        return validated(Spec, {**values, "regions": changed}, path)
+    if base not in list(SPECS):
+        raise ConfigError(f"{path}: base {base!r} is none of {', '.join(SPECS)}")
+    inherited = SPECS[base].model_dump()
     regions = {**inherited["regions"], **{r: {**inherited["regions"].get(r, {}), **c} for r, c in changed.items()}}
-    if values.get("name", base) in SPECS:
-        raise ConfigError(f"{path}: give the spec a name of its own, not that of a built-in one")
     return validated(Spec, {**inherited, "warning": None, **values, "regions": regions}, path)

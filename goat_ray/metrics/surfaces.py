@@ -55,11 +55,6 @@ class Points:
     owner: Ids
     area: Floats
 
-    @property
-    def count(self) -> int:
-        """Number of points."""
-        return self.index.size
-
 
 @lru_cache(maxsize=64)
 def surfel_areas(spacing_mm: Spacing) -> Floats:

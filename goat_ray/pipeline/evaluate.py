@@ -35,7 +35,7 @@ def evaluate_cohort(
     """
     reporter = reporter or Silent()
     policy = find_policy(config.spec)
-    job = _prepare(config, policy, overwrite)
+    job = prepare(config, policy, overwrite=overwrite)
     stage = Evaluate(policy, config.official or config.exports)
 
     def process(pending: list[Case]) -> None:
@@ -55,7 +55,12 @@ def evaluate_cohort(
     return summary
 
 
-def _prepare(config: EvaluateConfig, policy: Policy, overwrite: bool) -> Job:
+def prepare(config: EvaluateConfig, policy: Policy, *, overwrite: bool = False) -> Job:
+    """Every check that needs no label map to be opened; writes `run.json`.
+
+    Raises:
+        ConfigError: no case in common, a run folder with other settings, or storage out of reach.
+    """
     try:
         discovery = discover_pairs(config.labels, config.references, sites=config.sites)
         store = RunStore(absolute(config.out))
@@ -66,7 +71,7 @@ def _prepare(config: EvaluateConfig, policy: Policy, overwrite: bool) -> Job:
         run_id = open_run(store, config.fingerprint(policy.fingerprint()), about, overwrite)
     except StorageError as error:
         raise ConfigError(str(error)) from error
-    warnings = tuple(spec.warning for spec in policy.specs if spec.warning)
+    warnings = policy.warnings(case.cohort for case in discovery.cases)
     return Job(
         discovery=discovery,
         store=store,

@@ -118,7 +118,7 @@ def _warnings(policy: Policy | None, discovery: Discovery, ledger: Ledger, out: 
     references = {case.case_id: case.file_names["reference"] for case in discovery.cases if case.reference}
     if policy is None or not references:
         return ()
-    told = [spec.warning for spec in policy.specs if spec.warning]
+    told = [*policy.warnings(case.cohort for case in discovery.cases if case.reference)]
     late = [
         case_id
         for case_id, commit in ledger.commits.items()

@@ -125,6 +125,7 @@ def test_the_spacing_is_turned_around_as_in_the_organisers_program():
 def test_a_shift_along_the_third_axis_is_mistaken_the_other_way_round():
     region, _ = score_pairs(volume(((5, 5, 5), 3, ET)), volume(((5, 5, 6), 3, ET)), (1.0, 1.0, 3.0))
     assert (region.sq_hd95_mm, region.sq_nsd, region.hd95_mm) == (1, 1, 3)
+    assert (region.official_global_hd95_vox, region.official_global_nsd) == (1, pytest.approx(16 / 26))
 
 
 def test_the_tolerance_of_nsd_is_the_smallest_spacing():

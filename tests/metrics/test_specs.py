@@ -50,7 +50,7 @@ PENALTIES = {
     "brats2023-ped": (374, 374, False, False),
     "brats2023-men": (374, 374, False, False),
     "brats2023-met": (374, 374, False, False),
-    "goat2025-gli": (337, 337, True, True),
+    "goat2025-gli": (337, 374, True, True),
     "goat2025-men": (374, 374, False, True),
     "goat2025-met": ("diagonal", 374, True, True),
     "goat2025-ped": (374, 374, True, True),
@@ -262,7 +262,10 @@ def test_a_region_that_the_base_lacks_is_added_if_it_has_labels(yaml_spec):
     [
         ("{name: a, regions: {ET: {labels: [3]}}, hd95_penality: 3}", "unknown key, did you mean 'hd95_penalty'"),
         ("{name: a, base: brats2023-gli, mathcing: one-to-one}", "unknown key, did you mean 'matching'"),
-        ("{name: a, regions: {ET: {labels: [3], dilation: 3}}}", r"regions\.ET\.dilation: unknown key"),
+        (
+            "{name: a, regions: {ET: {labels: [3], dilation: 3}}}",
+            r"regions\.ET\.dilation: unknown key, did you mean 'dilation_vox'",
+        ),
         ("{name: a, base: brats2023-gli, regions: {ET: {dilation_vox: 17}}}", "less than or equal to 16"),
         ("{name: a, base: brats2022, hd95_penalty: 1}", "'brats2022' is none of brats2023-gli"),
         ("{name: a, base: goat2025}", "'goat2025' is none of"),
@@ -271,7 +274,19 @@ def test_a_region_that_the_base_lacks_is_added_if_it_has_labels(yaml_spec):
         ("{name: a, base: brats2023-gli, regions: [ET]}", "regions must be a mapping"),
         ("{name: a, base: brats2023-gli, regions: {ET: 3}}", "regions must be a mapping"),
         ("{name: a, regions: [ET]}", "regions"),
-        ("{name: a}", "regions: field required"),
+        ("{name: a}", "regions: dictionary should have at least 1 item"),
+        ("{name: a, regions: {}}", "regions: dictionary should have at least 1 item"),
+        ("{name: goat2025, regions: {ET: {labels: [3]}}}", "a name of its own"),
+        ("{name: brats2023-gli, regions: {ET: {labels: [3]}}}", "a name of its own"),
+        ("{name: [a], base: brats2023-gli}", "name: input should be a valid string"),
+        ("{name: a, base: [brats2023-gli]}", "is none of brats2023-gli"),
+        ("{name: a, regions: {ET: {labels: []}}}", r"regions\.ET\.labels: tuple should have at least 1 item"),
+        ("{name: a, regions: {ET: {labels: [0]}}}", "greater than or equal to 1"),
+        ("{name: a, regions: {ET: {labels: [900]}}}", "less than or equal to 255"),
+        ("{name: a, regions: {ET: {labels: [5]}}}", "region ET has label 5, above max_label 4"),
+        ("{name: a, regions: {ET: {labels: [3], join: [NETC]}}}", "region ET joins NETC, which the spec does not have"),
+        ("{name: a, base: brats2023-gli, hd95_penalty: -1}", "greater than or equal to 0"),
+        ("{name: a, base: brats2023-gli, missing_penalty: .nan}", "finite number"),
         ("{name: a, base: brats2023-gli, hd95_penalty: diagonally}", "'diagonal'"),
         ("[brats2023-gli]", "expected a mapping"),
         ("{name: a", "cannot be read as YAML"),
@@ -333,3 +348,9 @@ def test_hashes_of_equal_specs_are_equal_and_of_built_in_ones_all_different(yaml
     assert yaml_spec(OWN).sha256 == yaml_spec(OWN, ".yml").sha256
     assert len({spec.sha256 for spec in SPECS.values()}) == len(SPECS)
     assert all(len(spec.sha256) == 64 for spec in SPECS.values())
+
+
+def test_the_order_in_which_regions_are_written_does_not_change_the_hash():
+    spec = SPECS["goat2025-gli"]
+    backwards = spec.model_copy(update={"regions": dict(reversed(spec.regions.items()))})
+    assert backwards.sha256 == spec.sha256

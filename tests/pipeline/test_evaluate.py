@@ -1,6 +1,5 @@
 """Scoring label maps that are there: every expected case gets a row, whatever is wrong with it."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -10,12 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from goat_ray import storage
+from goat_ray.commits import Ledger
 from goat_ray.config import EvaluateConfig, RunConfig
 from goat_ray.errors import ConfigError
-from goat_ray.metrics.specs import SPECS
-from goat_ray.pipeline.evaluate import evaluate_cohort
+from goat_ray.metrics.specs import SPECS, find_policy
+from goat_ray.pipeline.cluster import plan_placement
+from goat_ray.pipeline.evaluate import evaluate_cohort, prepare
 from goat_ray.pipeline.job import RunSummary
-from goat_ray.pipeline.predict import predict_cohort
+from goat_ray.pipeline.predict import predict_cohort, stages_of
+from goat_ray.pipeline.predict import prepare as prepare_prediction
 from tests.cohorts import phantom, write_case
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -49,15 +51,20 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def config_of(pairs: Path, out: Path, **changes: object) -> EvaluateConfig:
+    sources = {name: str(pairs / name) for name in ("labels", "references")}
+    return EvaluateConfig(**{**sources, "out": str(out), "spec": "brats2023-gli", "workers": 2, **changes})
+
+
 @pytest.fixture
 def config(pairs: Path, tmp_path: Path) -> EvaluateConfig:
-    return EvaluateConfig(
-        labels=str(pairs / "labels"),
-        references=str(pairs / "references"),
-        out=str(tmp_path / "run"),
-        spec="brats2023-gli",
-        workers=2,
-    )
+    return config_of(pairs, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def plain(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
+    """An undisturbed run over the three pairs."""
+    return evaluate_cohort(config_of(pairs, tmp_path_factory.mktemp("plain") / "run"))
 
 
 def rows(summary: RunSummary, table: str) -> list[dict]:
@@ -68,8 +75,8 @@ def tables_of(summary: RunSummary) -> dict[str, bytes]:
     return {name: Path(f"{summary.out}/tables/{name}.parquet").read_bytes() for name in STABLE_TABLES}
 
 
-def test_every_case_is_scored_and_the_means_are_over_the_cases(config: EvaluateConfig) -> None:
-    summary = evaluate_cohort(config)
+def test_every_case_is_scored_and_the_means_are_over_the_cases(plain: RunSummary) -> None:
+    summary = plain
     assert (summary.discovered, summary.ok, summary.failed, summary.skipped) == (3, 3, 0, 0)
     found = {(row["case_id"], row["region"]): row for row in rows(summary, "regions")}
     assert len(found) == 3 * 5
@@ -82,47 +89,42 @@ def test_every_case_is_scored_and_the_means_are_over_the_cases(config: EvaluateC
     assert [(row["kind"], row["volume_vox"], row["scored"]) for row in lesions] == [("gt", 56, True), ("gt", 27, False)]
 
 
-def test_the_run_says_by_what_it_was_scored(config: EvaluateConfig) -> None:
-    summary = evaluate_cohort(config)
-    (row,) = rows(summary, "run")
+def test_the_run_says_by_what_it_was_scored(plain: RunSummary) -> None:
+    (row,) = rows(plain, "run")
     assert (row["kind"], row["spec"], row["n_expected"], row["n_ok"]) == ("evaluate", "brats2023-gli", 3, 3)
     assert json.loads(row["specs"])[0]["regions"]["WT"]["dilation_vox"] == 3
     assert row["cpu_s"] > 0
-    cases = rows(summary, "cases")
+    cases = rows(plain, "cases")
     assert {case["evaluation"] for case in cases} == {"ok"}
     assert cases[0]["gt_label_voxels"] == [SHAPE[0] * SHAPE[1] * SHAPE[2] - 539, 8, 448, 83]
     assert all(len(case[name]) == 64 for case in cases for name in ("label_sha256", "reference_sha256"))
 
 
-def test_one_worker_or_many_and_a_second_call_give_the_same_tables(config: EvaluateConfig, tmp_path: Path) -> None:
-    first = evaluate_cohort(config)
-    alone = evaluate_cohort(config.model_copy(update={"workers": 1, "out": str(tmp_path / "alone")}))
-    assert tables_of(alone) == tables_of(first)
-    again = evaluate_cohort(config)
-    assert (again.already_done, tables_of(again)) == (3, tables_of(first))
-
-
-def test_a_limited_run_can_be_finished(config: EvaluateConfig, tmp_path: Path) -> None:
-    part = evaluate_cohort(config.model_copy(update={"limit": 1}))
+def test_one_worker_or_many_in_one_go_or_resumed_the_tables_are_the_same(
+    plain: RunSummary, config: EvaluateConfig
+) -> None:
+    part = evaluate_cohort(config.model_copy(update={"limit": 1, "workers": 1}))
     assert (part.ok, part.skipped) == (1, 2)
     whole = evaluate_cohort(config)
     assert (whole.ok, whole.already_done) == (3, 1)
-    elsewhere = evaluate_cohort(config.model_copy(update={"out": str(tmp_path / "elsewhere")}))
-    assert tables_of(whole) == tables_of(elsewhere)
+    assert tables_of(whole) == tables_of(plain)
+    again = evaluate_cohort(config)
+    assert (again.already_done, tables_of(again)) == (3, tables_of(plain))
 
 
-def test_other_settings_are_refused_on_the_same_folder(config: EvaluateConfig) -> None:
-    evaluate_cohort(config.model_copy(update={"limit": 1}))
+def test_other_settings_are_refused_on_the_same_folder(plain: RunSummary, config: EvaluateConfig) -> None:
+    config = config.model_copy(update={"out": plain.out})
     with pytest.raises(ConfigError, match=r"spec\.brats2023-gli, spec\.brats2023-met differ"):
         evaluate_cohort(config.model_copy(update={"spec": "brats2023-met"}))
     with pytest.raises(ConfigError, match="missing differ"):
         evaluate_cohort(config.model_copy(update={"missing": "exclude"}))
 
 
-@pytest.fixture
-def faulty(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One case for each way a pair can be unusable."""
-    labels, references = tmp_path / "labels", tmp_path / "references"
+    folder = tmp_path_factory.mktemp("faulty")
+    labels, references = folder / "labels", folder / "references"
     good = boxes()
     shifted = np.diag([1.0, 1, 1, 1])
     shifted[0, 3] = 5
@@ -145,7 +147,13 @@ def faulty(tmp_path: Path) -> Path:
     write_labels(labels / "twice.nii.gz", good)
     write_labels(labels / "twice" / "twice-seg.nii.gz", good)
     write_labels(references / "twice.nii.gz", good)
-    return tmp_path
+    return folder
+
+
+@pytest.fixture(scope="module", params=["penalise", "exclude"])
+def survived(request: pytest.FixtureRequest, faulty: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
+    """A run over the unusable pairs, by either policy."""
+    return evaluate_cohort(config_of(faulty, tmp_path_factory.mktemp("survived") / "run", missing=request.param))
 
 
 OUTCOMES = {
@@ -162,9 +170,8 @@ OUTCOMES = {
 }
 
 
-def test_every_unusable_pair_is_a_row_with_its_reason(config: EvaluateConfig, faulty: Path) -> None:
-    here = {"labels": str(faulty / "labels"), "references": str(faulty / "references")}
-    summary = evaluate_cohort(config.model_copy(update=here))
+def test_every_unusable_pair_is_a_row_with_its_reason(survived: RunSummary) -> None:
+    summary = survived
     cases = {row["case_id"]: row for row in rows(summary, "cases")}
     assert {case_id: row["failure_category"] for case_id, row in cases.items()} == OUTCOMES
     assert (summary.discovered, summary.ok, summary.failed) == (10, 1, 9)
@@ -172,16 +179,15 @@ def test_every_unusable_pair_is_a_row_with_its_reason(config: EvaluateConfig, fa
     assert all(row["message"] and row["hint"] for row in failures)
 
 
-@pytest.mark.parametrize(("missing", "n", "dice"), [("penalise", 2, 0.5), ("exclude", 1, 1.0)])
-def test_a_missing_prediction_is_penalised_or_left_out_as_asked(
-    config: EvaluateConfig, faulty: Path, missing: str, n: int, dice: float
-) -> None:
-    here = {"labels": str(faulty / "labels"), "references": str(faulty / "references"), "missing": missing}
-    summary = evaluate_cohort(config.model_copy(update=here))
-    (wt,) = (score for score in summary.scores if score.region == "WT")
-    assert (wt.n, wt.n_penalised, wt.means["lw_dice"]) == (n, n - 1, dice)
-    penalised = [row for row in rows(summary, "regions") if row["penalised"]]
-    assert {row["case_id"] for row in penalised} == ({"absent"} if missing == "penalise" else set())
+def test_a_missing_prediction_is_penalised_or_left_out_as_asked(survived: RunSummary) -> None:
+    (run,) = rows(survived, "run")
+    (wt,) = (score for score in survived.scores if score.region == "WT")
+    penalised = [row for row in rows(survived, "regions") if row["penalised"]]
+    if run["policy"] == "exclude":
+        assert (wt.n, wt.n_penalised, wt.means["lw_dice"], penalised) == (1, 0, 1.0, [])
+        return
+    assert (wt.n, wt.n_penalised, wt.means["lw_dice"]) == (2, 1, 0.5)
+    assert {row["case_id"] for row in penalised} == {"absent"}
     assert all((row["lw_hd95_mm"], row["hd95_mm"], row["tp"]) == (374.0, None, None) for row in penalised)
     assert all(row["null_reason"] == "missing_prediction" for row in penalised)
 
@@ -205,20 +211,13 @@ def test_the_official_columns_are_there_on_request_only(config: EvaluateConfig) 
     assert all(row["official_sensitivity"] is not None for row in rows(official, "regions"))
 
 
-def test_the_ped_spec_warns_of_its_label_convention(config: EvaluateConfig) -> None:
-    summary = evaluate_cohort(config.model_copy(update={"spec": "goat2025-ped", "limit": 1}))
-    assert any("its ET is NETC" in warning for warning in summary.warnings)
-
-
-def test_the_exports_are_the_organisers_files(config: EvaluateConfig) -> None:
-    summary = evaluate_cohort(config.model_copy(update={"exports": True}))
-    exports = Path(summary.out) / "exports"
-    with (exports / "all_scores.csv").open() as file:
-        table = {row["scan_id"]: row for row in csv.DictReader(file)}
-    assert list(table) == [*CASES, "mean", "std", "25quantile", "median", "75quantile"]
-    assert float(table[CASES[0]]["LesionWise_Dice_WT"]) == 1.0
-    assert "LesionWise_Dice_NETC" not in table["mean"]
-    assert sorted(path.stem for path in (exports / "cases").iterdir()) == list(CASES)
+def test_the_ped_spec_warns_of_its_label_convention_where_it_is_used(pairs: Path, tmp_path: Path) -> None:
+    sites = tmp_path / "sites.csv"
+    sites.write_text(f"case_id,site,cohort\n{CASES[0]},north,PED\n")
+    for given, is_told in (({"spec": "goat2025"}, False), ({"spec": "goat2025", "sites": str(sites)}, True)):
+        job = prepare(config_of(pairs, tmp_path / f"run-{is_told}", **given), find_policy("goat2025"))
+        told = job.warnings(Ledger("id", {}, {}))
+        assert any("its ET is NETC" in warning for warning in told) == is_told
 
 
 def test_the_2026_spec_writes_its_own_columns_and_exports(config: EvaluateConfig) -> None:
@@ -229,33 +228,14 @@ def test_the_2026_spec_writes_its_own_columns_and_exports(config: EvaluateConfig
     assert [case["subject_name"] for case in document["metrics"]] == list(CASES)
 
 
-@pytest.mark.parametrize("form", ["nnunet", "manifest", "run folder"])
-def test_label_maps_come_in_several_forms(config: EvaluateConfig, pairs: Path, tmp_path: Path, form: str) -> None:
-    plain = evaluate_cohort(config)
-    source = tmp_path / "source"
-    if form == "manifest":
-        source = tmp_path / "source.csv"
-        lines = [f"{case_id},{pairs}/labels/{case_id}.nii.gz" for case_id in CASES]
-        source.write_text("\n".join(["case_id,prediction", *lines]))
-    else:
-        folder = source / ("labels" if form == "run folder" else "labelsTr")
-        folder.mkdir(parents=True)
-        for case_id in CASES:
-            (folder / f"{case_id}.nii.gz").write_bytes((pairs / "labels" / f"{case_id}.nii.gz").read_bytes())
-        (source / "run.json").write_text("{}") if form == "run folder" else None
-    there = evaluate_cohort(config.model_copy(update={"labels": str(source), "out": str(tmp_path / "other")}))
-    assert tables_of(there) == tables_of(plain)
-
-
-def test_label_maps_on_s3_give_the_same_tables(config: EvaluateConfig, pairs: Path, s3_bucket: str) -> None:
-    local = evaluate_cohort(config)
+def test_label_maps_on_s3_give_the_same_tables(plain: RunSummary, pairs: Path, s3_bucket: str) -> None:
     store = storage.RunStore(s3_bucket)
     for path in pairs.rglob("*.nii.gz"):
         store.write(path.relative_to(pairs).as_posix(), path.read_bytes())
-    there = {name: f"{s3_bucket}/{name}" for name in ("labels", "references")}
-    remote = evaluate_cohort(config.model_copy(update={**there, "out": f"{s3_bucket}/run"}))
+    there = {name: f"{s3_bucket}/{name}" for name in ("labels", "references", "out")}
+    remote = evaluate_cohort(EvaluateConfig(spec="brats2023-gli", **there))
     results = storage.RunStore(remote.out)
-    assert {name: results.read(f"tables/{name}.parquet") for name in STABLE_TABLES} == tables_of(local)
+    assert {name: results.read(f"tables/{name}.parquet") for name in STABLE_TABLES} == tables_of(plain)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +320,6 @@ def test_references_that_come_late_are_told_and_not_predicted_for_again(
 
 
 def test_scoring_can_be_switched_off(annotated: Path, ensemble: Path, tmp_path: Path) -> None:
-    out = str(tmp_path / "run")
-    settings = RunConfig(cohort=str(annotated), ensemble=str(ensemble), out=out, threads=1, workers=1, limit=1)
-    summary = predict_cohort(settings.model_copy(update={"spec": "none"}))
-    assert (summary.scores, rows(summary, "cases")[0]["evaluation"]) == ((), None)
+    settings = RunConfig(cohort=str(annotated), ensemble=str(ensemble), out=str(tmp_path / "run"), spec="none")
+    prediction = prepare_prediction(settings)
+    assert stages_of(prediction, plan_placement([4], 0, "cpu", 1, 1)).finish.policy is None
