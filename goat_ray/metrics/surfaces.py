@@ -236,7 +236,7 @@ class _Search:
         ends = (self.groups.index[members], self.targets.points.index[nearest])
         here, there = (np.stack(np.unravel_index(end, shape), axis=1) for end in ends)
         # From whole numbers of voxels, so that equal distances are equal to the bit.
-        self.distance_mm[members] = _lengths_mm(here - there, np.array(self.targets.spacing_mm))
+        self.distance_mm[members] = lengths_mm(here - there, np.array(self.targets.spacing_mm))
         self.pending[members] = False
 
     def _hits(self, left: Indices, steps: Indices) -> Mask:
@@ -258,7 +258,8 @@ def _nearest(index: Indices, accepted: Indices, targets: Targets) -> Indices:
     return nearest
 
 
-def _lengths_mm(offsets: NDArray[np.intp], spacing_mm: Floats) -> Floats:
+def lengths_mm(offsets: Indices, spacing_mm: Floats) -> Floats:
+    """Length of each offset, given in whole voxels along (x, y, z): shape (n, 3) to (n,)."""
     x, y, z = ((offsets * spacing_mm) ** 2).T
     lengths: Floats = np.sqrt((x + y) + z)
     return lengths
@@ -269,7 +270,7 @@ def _offsets(spacing_mm: Spacing, strides: tuple[int, int, int]) -> tuple[Floats
     """Every offset up to a length, as steps in the flattened array: the distinct lengths, and the steps of each."""
     span = np.arange(-_REACH_VOX, _REACH_VOX + 1)
     offsets = np.stack(np.meshgrid(span, span, span, indexing="ij"), axis=-1).reshape(-1, 3)
-    lengths = _lengths_mm(offsets, np.array(spacing_mm))
+    lengths = lengths_mm(offsets, np.array(spacing_mm))
     # Complete up to the first length that an offset outside the cube could have.
     usable = np.flatnonzero(lengths <= _REACH_VOX * min(spacing_mm))
     ordered = usable[np.argsort(lengths[usable], kind="stable")]

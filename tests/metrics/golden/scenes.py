@@ -178,10 +178,11 @@ def glioma_pair(seed, shape=(240, 240, 155), scale=1.0):
     return gt, pr
 
 
-def mets_pair(seed, shape, n_lesions):
-    """Small enhancing lesions, some with core and oedema, some missed, some false."""
+def mets_pair(seed, shape=(240, 240, 155), n_lesions=None):
+    """Small enhancing lesions (20 to 60 unless said), some with core and oedema, some missed, some false."""
     r = Rng(seed)
     gt, pr = new(shape), new(shape)
+    n_lesions = n_lesions or r.int(20, 60)
     for _ in range(n_lesions):
         c = _brain_point(r, shape, 10)
         big = r.u() < 0.15
