@@ -64,7 +64,7 @@ def cases(out: Path) -> list[dict[str, object]]:
     for number, case_id in enumerate(table.column("case_id").to_pylist(), start=1):
         label = nibabel.load(out / "labels" / f"{case_id}.nii.gz")
         t1c = nibabel.load(DATA / "cohort" / case_id / f"{case_id}-t1c.nii.gz")
-        volume = {row["region"]: round(row["pred_volume_ml"], 2) for row in _of(regions, case_id)}
+        volume = {row["region"]: round(row["pred_volume_mm3"] / 1000, 2) for row in _of(regions, case_id)}
         seconds = {row["step"]: round(row["seconds"], 2) for row in _of(timings, case_id)}
         rows.append(
             {

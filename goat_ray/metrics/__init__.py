@@ -1,1 +1,1 @@
-"""Measurements on label maps: shapes and volumes of lesions."""
+"""Label maps measured and scored: lesions, surfaces, and the rules of each challenge as data."""

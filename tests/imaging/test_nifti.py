@@ -347,3 +347,13 @@ def test_real_files_read_as_nibabel_reads_them(data_root):
         image = decode_image(path.read_bytes(), path.name)
         np.testing.assert_array_equal(image.data, np.asanyarray(expected.dataobj))
         np.testing.assert_array_equal(image.grid.affine, expected.affine)
+
+
+def test_the_stored_spacing_is_the_headers_float32_where_it_agrees_with_the_affine():
+    affine = np.diag([0.9375, 0.9375, 1.2, 1.0])
+    image = nib.Nifti1Image(np.zeros((3, 4, 5), np.uint8), affine)
+    grid = read_header(image.to_bytes(), "labels")
+    assert grid.stored_spacing_mm == (0.9375, 0.9375, float(np.float32(1.2)))
+    assert Grid((3, 4, 5), affine).stored_spacing_mm == grid.stored_spacing_mm
+    image.header["pixdim"][1:4] = (1, 1, 1)  # an editor's slip: the affine is what places the voxels
+    assert read_header(image.to_bytes(), "labels").stored_spacing_mm == grid.stored_spacing_mm

@@ -160,7 +160,7 @@ def test_an_infinite_distance_of_2025_becomes_the_penalty() -> None:
 def test_a_case_without_prediction_is_zero_everywhere_but_for_the_distance() -> None:
     _, table = parsed(core_csv(penalised("a", "goat2025-gli")))
     assert {name: value for name, value in table["ET"].items() if value} == dict.fromkeys(
-        ["Legacy_HD95", "LesionWise_Score_HD95"], 337
+        ["Legacy_HD95", "LesionWise_Score_HD95"], 374
     )
     assert None not in table["ET"].values()
     _, full = parsed(all_full_scores_csv(penalised("a", "goat2025-met")))
