@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from goat_ray.cases import PREDICTION, Case, FailedCase, discover_pairs
+from goat_ray.cases import PREDICTION, FailedCase, discover_pairs
 from goat_ray.commits import open_run
 from goat_ray.config import EvaluateConfig
 from goat_ray.errors import CaseError, Category, ConfigError, StorageError
 from goat_ray.metrics.specs import Policy, Spec, find_policy
-from goat_ray.pipeline.cluster import evaluation_slots, ray_session
-from goat_ray.pipeline.dataset import build_evaluation, run_passes
-from goat_ray.pipeline.job import Job, RunSummary, carry_out, end_lost_cases
+from goat_ray.pipeline.cluster import evaluation_slots
+from goat_ray.pipeline.dataset import Build, build_evaluation
+from goat_ray.pipeline.job import Job, RunSummary, carry_out
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.provenance import about_run
 from goat_ray.pipeline.stages import Evaluate
@@ -33,23 +33,15 @@ def evaluate_cohort(
         ConfigError: nothing can be scored as configured; raised before any work.
         GoatRayError: the run itself broke. What was committed stays; the same call goes on from there.
     """
-    reporter = reporter or Silent()
     policy = find_policy(config.spec)
     job = prepare(config, policy, overwrite=overwrite)
     stage = Evaluate(policy, config.official or config.exports)
 
-    def process(pending: list[Case]) -> None:
-        with ray_session(config.address):
-            slots = evaluation_slots(config.workers)
-            lost = run_passes(
-                lambda cases, care: build_evaluation(stage, job.store.root, job.run_id, cases, care.slots(slots)),
-                pending,
-                config.attempts,
-                reporter.case_ended,
-            )
-            end_lost_cases(job, lost, config.attempts, reporter)
+    def make_build() -> Build:
+        slots = evaluation_slots(config.workers)
+        return lambda cases, care: build_evaluation(stage, job.store.root, job.run_id, cases, care.slots(slots))
 
-    summary = carry_out(job, process, reporter, retry_failed=retry_failed)
+    summary = carry_out(job, make_build, reporter or Silent(), retry_failed=retry_failed)
     if config.exports:
         _write_exports(job, summary)
     return summary
@@ -77,6 +69,8 @@ def prepare(config: EvaluateConfig, policy: Policy, *, overwrite: bool = False) 
         store=store,
         run_id=run_id,
         watched=(PREDICTION, "reference"),
+        attempts=config.attempts,
+        address=config.address,
         limit=config.limit,
         warnings=lambda _ledger: warnings,
         penalties=lambda failed: _penalties(failed, policy) if config.missing == "penalise" else (),

@@ -1,7 +1,7 @@
 """The life of a run, whatever it computes: what is pending, what became of it, its tables and its summary."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -19,6 +19,8 @@ from goat_ray.commits import (
     write_failure,
 )
 from goat_ray.errors import GoatRayError
+from goat_ray.pipeline.cluster import ray_session
+from goat_ray.pipeline.dataset import Build, run_passes
 from goat_ray.pipeline.progress import Reporter
 from goat_ray.pipeline.provenance import run_row
 from goat_ray.pipeline.stages import worker_lost
@@ -27,7 +29,7 @@ from goat_ray.storage import RunStore
 from goat_ray.tables import Penalties, read_table, write_run_table, write_tables
 
 Record = TypeVar("Record", Commit, FailedCase)
-Process = Callable[[list[Case]], None]
+MakeBuild = Callable[[], Build]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Job:
         store: the run folder.
         run_id: of its fingerprint.
         watched: the files (by modality or role) that a case is done again for when they are others than before.
+        attempts: how often a case may lose its worker before it is given up.
+        address: Ray cluster to use.
         limit: only the first cases in id order.
         warnings: what else a user should know at the end.
         penalties: rows of `regions` that a failed case is given.
@@ -74,6 +78,8 @@ class Job:
     store: RunStore
     run_id: str
     watched: tuple[str, ...]
+    attempts: int
+    address: str | None = None
     limit: int | None = None
     warnings: Callable[[Ledger], tuple[str, ...]] = lambda ledger: ()
     penalties: Penalties = lambda failed: ()
@@ -85,12 +91,12 @@ class Job:
         return self.discovery.cases[: self.limit]
 
 
-def carry_out(job: Job, process: Process, reporter: Reporter, *, retry_failed: bool = False) -> RunSummary:
-    """Do what is left of a job: `process` ends every pending case as a commit or an error object; then tables.
+def carry_out(job: Job, make_build: MakeBuild, reporter: Reporter, *, retry_failed: bool = False) -> RunSummary:
+    """Do what is left of a job: every pending case ends as a commit or an error object; then tables.
 
     Args:
         job: what is to be done.
-        process: works on the pending cases; not called when there are none.
+        make_build: gives, once Ray runs, what makes the pipeline over some cases; not called without pending cases.
         reporter: told of every case as it ends.
         retry_failed: try the cases again that an earlier call recorded as failed.
     """
@@ -103,7 +109,9 @@ def carry_out(job: Job, process: Process, reporter: Reporter, *, retry_failed: b
         write_failure(job.store, failed)
         reporter.case_ended(failed.case_id, failed.failure)
     if pending:
-        process(pending)
+        with ray_session(job.address):
+            lost = run_passes(make_build(), pending, job.attempts, reporter.case_ended)
+        _end_lost_cases(job, lost, reporter)
     ledger = _of_this_cohort(job, read_ledger(job.store, job.run_id))
     write_tables(job.store, ledger, job.penalties)
     summary = _summarise(job, ledger, already_done)
@@ -111,14 +119,13 @@ def carry_out(job: Job, process: Process, reporter: Reporter, *, retry_failed: b
     return summary
 
 
-def end_lost_cases(job: Job, lost: Iterable[Case], attempts: int, reporter: Reporter) -> None:
+def _end_lost_cases(job: Job, lost: Sequence[Case], reporter: Reporter) -> None:
     """End cases that no pass brought to an end, unless they were committed and only the news of it was lost."""
-    lost = list(lost)
     committed = read_ledger(job.store, job.run_id).commits if lost else {}
     for case in lost:
         failure = None
         if case.case_id not in committed:
-            failure = worker_lost(attempts)
+            failure = worker_lost(job.attempts)
             write_failure(job.store, FailedCase(case.case_id, failure, case.site, case.cohort))
         reporter.case_ended(case.case_id, failure)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from goat_ray.cases import Case, Discovery, discover
+from goat_ray.cases import Discovery, discover
 from goat_ray.commits import Ledger, open_run
 from goat_ray.config import NO_SPEC, RunConfig
 from goat_ray.errors import ConfigError, StorageError
@@ -10,9 +10,9 @@ from goat_ray.labels import MODALITIES
 from goat_ray.members.ensemble import Ensemble, check_members, load_ensemble, load_network
 from goat_ray.members.plans import Preprocessing
 from goat_ray.metrics.specs import Policy, find_policy
-from goat_ray.pipeline.cluster import Placement, place_on_this_cluster, ray_session
-from goat_ray.pipeline.dataset import Stages, build_prediction, run_passes
-from goat_ray.pipeline.job import Job, RunSummary, carry_out, end_lost_cases
+from goat_ray.pipeline.cluster import Placement, place_on_this_cluster
+from goat_ray.pipeline.dataset import Build, Stages, build_prediction
+from goat_ray.pipeline.job import Job, RunSummary, carry_out
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.provenance import about_run
 from goat_ray.pipeline.stages import Finish, Predict, PredictSettings, Read
@@ -45,22 +45,14 @@ def predict_cohort(
         EnsembleError: a member cannot be used; raised before any work.
         GoatRayError: the run itself broke. What was committed stays; the same call goes on from there.
     """
-    reporter = reporter or Silent()
     prediction = prepare(config, overwrite=overwrite)
 
-    def process(pending: list[Case]) -> None:
-        with ray_session(config.address):
-            placement = place_on_this_cluster(config.device, config.workers, config.threads)
-            stages = stages_of(prediction, placement)
-            lost = run_passes(
-                lambda cases, care: build_prediction(stages, cases, placement, care),
-                pending,
-                config.attempts,
-                reporter.case_ended,
-            )
-            end_lost_cases(prediction.job, lost, config.attempts, reporter)
+    def make_build() -> Build:
+        placement = place_on_this_cluster(config.device, config.workers, config.threads)
+        stages = stages_of(prediction, placement)
+        return lambda cases, care: build_prediction(stages, cases, placement, care)
 
-    return carry_out(prediction.job, process, reporter, retry_failed=retry_failed)
+    return carry_out(prediction.job, make_build, reporter or Silent(), retry_failed=retry_failed)
 
 
 def prepare(config: RunConfig, *, overwrite: bool = False) -> Prediction:
@@ -107,6 +99,8 @@ def _checked(config: RunConfig, overwrite: bool) -> Prediction:
         store=store,
         run_id=open_run(store, fingerprint, about, overwrite),
         watched=MODALITIES,
+        attempts=config.attempts,
+        address=config.address,
         limit=config.limit,
         warnings=lambda ledger: _warnings(policy, discovery, ledger, config.out),
     )
