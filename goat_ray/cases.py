@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from goat_ray.labels import MODALITIES
 
 PREDICTION = "prediction"
 """Key of a case's label map among its images, where label maps are what a job works on."""
+
+Place = tuple[str | None, str | None]  # site and cohort
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CHALLENGE_ID = re.compile(r"BraTS-([A-Za-z]+)-\d{5}(?:-\d{3})?")
@@ -112,24 +114,17 @@ def discover(
         ConfigError: a source that is not there, holds no case or can be read in two ways; a faulty table.
         StorageError: a source that cannot be read.
     """
-    candidates = find_candidates(storage.absolute(source), suffixes or {}, channels)
+    by_id = _by_id(find_candidates(storage.absolute(source), suffixes or {}, channels))
     places = _read_sites(sites) if sites else {}
     labels = find_labels(storage.absolute(references), "reference") if references else None
-    cases: list[Case] = []
-    failures: list[FailedCase] = []
-    by_id = _by_id(candidates)
-    for case_id, same in sorted(by_id.items()):
-        site, cohort = places.get(case_id, (same[0].site, same[0].cohort))
-        cohort = cohort or _challenge(case_id)
-        try:
-            case = _accept(case_id, same)
-            if labels is not None:
-                case = replace(case, reference=_only(case_id, labels.get(case_id, Labels()), "references"))
-        except CaseError as error:
-            failures.append(FailedCase(case_id, Failure.of(error, "discover"), site, cohort))
-        else:
-            cases.append(replace(case, site=site, cohort=cohort))
-    return Discovery(tuple(cases), tuple(failures), _warnings(sites, places.keys() - by_id.keys()))
+
+    def make(case_id: str) -> Case:
+        case = _accept(case_id, by_id[case_id])
+        return case if labels is None else replace(case, reference=_only(case_id, labels.get(case_id), "references"))
+
+    own_places = {case_id: (same[0].site, same[0].cohort) for case_id, same in by_id.items()}
+    cases, failures = _sort_out(make, own_places | {i: place for i, place in places.items() if i in by_id})
+    return Discovery(cases, failures, _warnings(sites, places.keys() - by_id.keys()))
 
 
 def discover_pairs(predictions: str, references: str, *, sites: str | None = None) -> Discovery:
@@ -155,22 +150,36 @@ def discover_pairs(predictions: str, references: str, *, sites: str | None = Non
             f"{predictions} and {references} have no case in common: the first names "
             f"{', '.join(sorted(predicted)[:3])} and so on, the second {', '.join(sorted(labelled)[:3])}."
         )
+    expected = predicted.keys() | labelled.keys()
+    own_places = {case_id: _place(labelled.get(case_id), predicted.get(case_id)) for case_id in expected}
+    cases, failures = _sort_out(
+        lambda case_id: _pair(case_id, predicted.get(case_id), labelled.get(case_id)),
+        own_places | {i: place for i, place in places.items() if i in expected},
+    )
+    return Discovery(cases, failures, _warnings(sites, places.keys() - expected))
+
+
+def _sort_out(
+    make: Callable[[str], Case], places: Mapping[str, Place]
+) -> tuple[tuple[Case, ...], tuple[FailedCase, ...]]:
+    """The cases that `make` gives for each id of `places`, and those it finds unusable; both by id."""
     cases, failures = [], []
-    for case_id in sorted(predicted.keys() | labelled.keys()):
-        ours, theirs = predicted.get(case_id, Labels()), labelled.get(case_id, Labels())
-        site, cohort = places.get(case_id, (theirs.site or ours.site, theirs.cohort or ours.cohort))
+    for case_id, (site, cohort) in sorted(places.items()):
         cohort = cohort or _challenge(case_id)
         try:
-            case = _pair(case_id, ours, theirs)
+            cases.append(replace(make(case_id), site=site, cohort=cohort))
         except CaseError as error:
             failures.append(FailedCase(case_id, Failure.of(error, "discover"), site, cohort))
-        else:
-            cases.append(replace(case, site=site, cohort=cohort))
-    unknown = places.keys() - predicted.keys() - labelled.keys()
-    return Discovery(tuple(cases), tuple(failures), _warnings(sites, unknown))
+    return tuple(cases), tuple(failures)
 
 
-def _pair(case_id: str, ours: Labels, theirs: Labels) -> Case:
+def _place(*sources: Labels | None) -> Place:
+    """Site and cohort by the first source that tells."""
+    found = [source for source in sources if source]
+    return next((s.site for s in found if s.site), None), next((s.cohort for s in found if s.cohort), None)
+
+
+def _pair(case_id: str, ours: Labels | None, theirs: Labels | None) -> Case:
     _check_id(case_id, "the label maps")
     prediction = _only(case_id, ours, "predictions")
     reference = _only(case_id, theirs, "references")
@@ -185,7 +194,9 @@ def _pair(case_id: str, ours: Labels, theirs: Labels) -> Case:
     return Case(case_id, {PREDICTION: prediction}, reference)
 
 
-def _only(case_id: str, labels: Labels, what: str) -> str | None:
+def _only(case_id: str, labels: Labels | None, what: str) -> str | None:
+    if labels is None:
+        return None
     if len(labels.uris) > 1:
         raise CaseError(
             Category.DUPLICATE_CASE,
@@ -245,7 +256,7 @@ def _challenge(case_id: str) -> str | None:
     return match[1] if match else None
 
 
-def _read_sites(uri: str) -> dict[str, tuple[str | None, str | None]]:
+def _read_sites(uri: str) -> dict[str, Place]:
     rows = read_table(storage.absolute(uri), required=("case_id", "site"), optional=("cohort",))
     places = {row["case_id"] or "": (row["site"], row.get("cohort")) for row in rows}
     if len(places) < len(rows):

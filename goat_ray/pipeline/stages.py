@@ -17,12 +17,13 @@ from goat_ray.errors import CaseError, Category, EnsembleError, Failure, Storage
 from goat_ray.imaging.geometry import Box, from_network_axes, network_spacing_mm, uncrop
 from goat_ray.imaging.nifti import Grid, encode_labels
 from goat_ray.imaging.reading import load_case, load_labels
-from goat_ray.labels import REGIONS, LabelMap, region_mask
+from goat_ray.labels import LabelMap
 from goat_ray.members.plans import Preprocessing
 from goat_ray.members.preprocess import Preprocessed, preprocess
 from goat_ray.metrics.scoring import Evaluation, evaluate_labels, label_histogram
-from goat_ray.metrics.shapes import LesionShape, predicted_shapes, total_volume_vox
+from goat_ray.metrics.shapes import predicted_shapes
 from goat_ray.metrics.specs import Policy
+from goat_ray.pipeline.facts import grid_columns, predicted_rows, region_rows
 from goat_ray.pipeline.rows import Row, decode_failure, run_stage
 from goat_ray.postprocess import postprocess
 from goat_ray.storage import RunStore
@@ -141,7 +142,7 @@ class Finish:
         shapes = predicted_shapes(labels, grid)
         evaluation = self._evaluate(case, labels, grid, context)
         case_row = {
-            **_grid_columns(grid),
+            **grid_columns(grid),
             "members": context["members"],
             "decode": self.decode,
             "postprocess": result.method,
@@ -156,8 +157,8 @@ class Finish:
         }
         tables = {
             "cases": [case_row],
-            "regions": _region_rows(crop, shapes, grid, context["confidence"], evaluation.regions),
-            "lesions": [*_predicted_rows(shapes), *evaluation.lesions],
+            "regions": region_rows(crop, shapes, grid, context["confidence"], evaluation.regions),
+            "lesions": [*predicted_rows(shapes), *evaluation.lesions],
             "components": [asdict(component) for component in result.removed],
         }
         return {"label_file": file, "tables": json.dumps(tables)}
@@ -193,7 +194,7 @@ class Evaluate:
         evaluation = evaluate_labels(case, loaded.labels, loaded.grid, self.policy, official=self.official)
         context["inputs"] = {PREDICTION: loaded.file.to_dict(), **evaluation.inputs}
         case_row = {
-            **_grid_columns(loaded.grid),
+            **grid_columns(loaded.grid),
             "pred_label_voxels": label_histogram(loaded.labels),
             "label_sha256": loaded.file.sha256,
             **evaluation.case,
@@ -258,48 +259,3 @@ def _image_column(index: int) -> str:
 def _box(context: Mapping[str, Any]) -> Box:
     start, stop = context["box"]
     return Box(tuple(start), tuple(stop))
-
-
-def _grid_columns(grid: Grid) -> dict[str, Any]:
-    sizes = {f"size_{axis}_vox": size for axis, size in zip("xyz", grid.shape, strict=True)}
-    spacings = {f"spacing_{axis}_mm": mm for axis, mm in zip("xyz", grid.spacing_mm, strict=True)}
-    return {**sizes, **spacings, "affine": grid.affine.ravel().tolist()}
-
-
-def _predicted_rows(shapes: Mapping[str, Mapping[int, LesionShape]]) -> list[dict[str, Any]]:
-    return [
-        {"kind": "pred", "region": region, "lesion_id": lesion_id, "n_components": 1, **asdict(shape)}
-        for region, lesions in shapes.items()
-        for lesion_id, shape in lesions.items()
-    ]
-
-
-def _region_rows(
-    crop: LabelMap,
-    shapes: Mapping[str, Mapping[int, LesionShape]],
-    grid: Grid,
-    confidence: Mapping[str, float | None],
-    scores: list[dict[str, Any]],
-) -> list[dict[str, Any]]:
-    """Rows of `regions`: our own regions with volumes and confidence, joined with the spec's regions and scores.
-
-    `crop` is the label crop before postprocessing, `shapes` are the lesions after it. A spec may mean other labels
-    by the name of a region; its row then has the scores alone.
-    """
-    ours = {
-        region: {
-            "region": region,
-            "region_labels": list(labels),
-            "n_pred_components": len(shapes[region]),
-            "pred_volume_vox": (volume_vox := total_volume_vox(shapes[region])),
-            "pred_volume_mm3": volume_vox * grid.voxel_volume_mm3,
-            "raw_volume_mm3": np.count_nonzero(region_mask(crop, region)) * grid.voxel_volume_mm3,
-            "mean_probability": confidence[region],
-        }
-        for region, labels in REGIONS.items()
-    }
-    theirs = {score["region"]: score for score in scores}
-    for region, score in theirs.items():
-        same = sorted(REGIONS.get(region, ())) == sorted(score["region_labels"])
-        ours[region] = {**(ours[region] if same else {}), **score}
-    return list(ours.values())
