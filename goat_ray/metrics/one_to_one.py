@@ -136,7 +136,7 @@ def _global(comparison: Comparison) -> tuple[float, float]:
 def _pooled_hd95(comparison: Comparison) -> NDArray[np.float64]:
     """Per group: 95th percentile, interpolated, of the border distances of both directions together."""
     sides = comparison.border_distances_mm()
-    result = np.full(comparison.reference.count + 1, np.inf)
+    result = np.full(comparison.reference.highest + 1, np.inf)
     for group in np.unique(np.concatenate([groups.group for groups, _ in sides])).tolist():
         pooled = np.concatenate([distances[groups.group == group] for groups, distances in sides])
         result[group] = np.percentile(pooled, 95)
