@@ -21,7 +21,7 @@ def test_the_demo_loses_exactly_its_broken_case_and_says_where_to_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert BROKEN.case_id == cohort.BROKEN_CASE
-    write = partial(cohort.write_demo_cohort, cases=(WHOLE, BROKEN), shape=(48, 56, 44))
+    write = partial(cohort.write_demo_cohort, cases=(WHOLE, BROKEN), shape=(32, 36, 30))
     monkeypatch.setattr(cohort, "write_demo_cohort", write)
     done = CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0
