@@ -107,8 +107,10 @@ def _score_cells(score: "MeanScores", means: Sequence[str]) -> tuple[object, ...
 
 def _means_note(summary: "RunSummary") -> str:
     """Who is in the means, and who is not."""
-    penalised = max(score.n_penalised for score in summary.scores)
+    by_spec = {score.spec: score for score in summary.scores}.values()  # a case is in every region of one spec
+    penalised = sum(score.n_penalised for score in by_spec)
     left_out = summary.failed + summary.unscored - penalised
+    without_reference = summary.ok - summary.unscored - sum(score.n - score.n_penalised for score in by_spec)
     notes = []
     if any(not score.official for score in summary.scores):
         notes.append("* not scored by the organisers.")
@@ -116,6 +118,8 @@ def _means_note(summary: "RunSummary") -> str:
         notes.append(f"{penalised} case(s) without prediction are in the means, penalised as the organisers do.")
     if left_out:
         notes.append(f"{left_out} case(s) could not be scored and are not in the means; table cases says why.")
+    if without_reference:
+        notes.append(f"{without_reference} case(s) have no reference and are not in the means.")
     return " ".join(notes) or "Every case is in the means."
 
 

@@ -51,8 +51,8 @@ def region_rows(
         }
         for region, labels in REGIONS.items()
     }
-    theirs = {score["region"]: score for score in scores}
-    for region, score in theirs.items():
+    for score in scores:
+        region = score["region"]
         same = sorted(REGIONS.get(region, ())) == sorted(score["region_labels"])
         ours[region] = {**(ours[region] if same else {}), **score}
     return list(ours.values())
