@@ -25,6 +25,7 @@ class Category(StrEnum):
     NON_FINITE_OUTPUT = "non_finite_output"
     OUT_OF_MEMORY = "out_of_memory"
     WRITE_FAILED = "write_failed"
+    TIMED_OUT = "timed_out"
     WORKER_LOST = "worker_lost"
 
 
@@ -42,6 +43,10 @@ class StorageError(GoatRayError):
 
 class EnsembleError(GoatRayError):
     """An ensemble, a member or its weights cannot be used as they are."""
+
+
+class DeviceLostError(GoatRayError):
+    """The accelerator failed in a way that only a new process recovers from."""
 
 
 class CaseError(GoatRayError):
