@@ -4,12 +4,13 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from goat_ray import storage
-from goat_ray.discovery import Candidate, Labels, find_candidates, find_labels, read_table
+from goat_ray.discovery import Candidate, Labels, Listing, find_candidates, find_labels, read_table
 from goat_ray.errors import CaseError, Category, ConfigError, Failure
+from goat_ray.filesystems import FileStat
 from goat_ray.labels import MODALITIES
 
 PREDICTION = "prediction"
@@ -40,10 +41,14 @@ class Case:
     cohort: str | None = None
 
     @property
+    def files(self) -> dict[str, str]:
+        """URI of each file, by modality or `reference`."""
+        return self.images if self.reference is None else {**self.images, "reference": self.reference}
+
+    @property
     def file_names(self) -> dict[str, str]:
         """Name of each file, by modality or `reference`."""
-        files = self.images if self.reference is None else {**self.images, "reference": self.reference}
-        return {role: uri.rpartition("/")[2] for role, uri in files.items()}
+        return {role: uri.rpartition("/")[2] for role, uri in self.files.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -67,11 +72,15 @@ class FailedCase:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What a cohort holds: `cases` that can run and `failures` that cannot, each sorted by id and each id once."""
+    """What a cohort holds: `cases` that can run and `failures` that cannot, each sorted by id and each id once.
+
+    `stats` has what the listing told of files, by URI; files that a manifest names were not listed.
+    """
 
     cases: tuple[Case, ...]
     failures: tuple[FailedCase, ...]
     warnings: tuple[str, ...] = ()
+    stats: Mapping[str, FileStat] = field(default_factory=dict)
 
     @property
     def discovered(self) -> int:
@@ -114,9 +123,10 @@ def discover(
         ConfigError: a source that is not there, holds no case or can be read in two ways; a faulty table.
         StorageError: a source that cannot be read.
     """
-    by_id = _by_id(find_candidates(storage.absolute(source), suffixes or {}, channels))
+    listing = Listing()
+    by_id = _by_id(find_candidates(storage.absolute(source), suffixes or {}, channels, listing))
     places = _read_sites(sites) if sites else {}
-    labels = find_labels(storage.absolute(references), "reference") if references else None
+    labels = find_labels(storage.absolute(references), "reference", listing) if references else None
 
     def make(case_id: str) -> Case:
         case = _accept(case_id, by_id[case_id])
@@ -124,7 +134,7 @@ def discover(
 
     own_places = {case_id: (same[0].site, same[0].cohort) for case_id, same in by_id.items()}
     cases, failures = _sort_out(make, own_places | {i: place for i, place in places.items() if i in by_id})
-    return Discovery(cases, failures, _warnings(sites, places.keys() - by_id.keys()))
+    return Discovery(cases, failures, _warnings(sites, places.keys() - by_id.keys()), listing.stats)
 
 
 def discover_pairs(predictions: str, references: str, *, sites: str | None = None) -> Discovery:
@@ -142,8 +152,9 @@ def discover_pairs(predictions: str, references: str, *, sites: str | None = Non
         ConfigError: a source that is not there or holds no label map, no case in common, or a faulty table.
         StorageError: a source that cannot be read.
     """
-    predicted = find_labels(storage.absolute(predictions), PREDICTION)
-    labelled = find_labels(storage.absolute(references), "reference")
+    listing = Listing()
+    predicted = find_labels(storage.absolute(predictions), PREDICTION, listing)
+    labelled = find_labels(storage.absolute(references), "reference", listing)
     places = _read_sites(sites) if sites else {}
     if not predicted.keys() & labelled.keys():
         raise ConfigError(
@@ -156,7 +167,7 @@ def discover_pairs(predictions: str, references: str, *, sites: str | None = Non
         lambda case_id: _pair(case_id, predicted.get(case_id), labelled.get(case_id)),
         own_places | {i: place for i, place in places.items() if i in expected},
     )
-    return Discovery(cases, failures, _warnings(sites, places.keys() - expected))
+    return Discovery(cases, failures, _warnings(sites, places.keys() - expected), listing.stats)
 
 
 def _sort_out(

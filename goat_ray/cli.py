@@ -12,13 +12,16 @@ import typer
 
 from goat_ray import __version__, console
 from goat_ray.errors import ConfigError, EnsembleError, GoatRayError
+from goat_ray.options import RetryCommand, categories, names, pairs, settings
 
 if TYPE_CHECKING:
     from goat_ray.config import RunConfig
-    from goat_ray.pipeline.job import RunSummary
+    from goat_ray.pipeline.job import Again, RunSummary
     from goat_ray.pipeline.progress import Reporter
 
 _SPEC_HELP = "brats2023-{gli,men,met,ssa,ped}, goat2025[-{gli,men,met,ped,ssa}], brats2026-goat or a YAML file"
+_SET_HELP = "Any key of the YAML file, e.g. case_timeout_s=600 or s3.profile=lab; repeat."
+_RETRY_HELP = "Try the cases again that failed before: those of the categories named, or all."
 RUN_FAILED, BAD_USAGE, SOME_CASES_FAILED = 1, 2, 3
 
 app = typer.Typer(
@@ -58,7 +61,7 @@ def common(
     console.set_up_logging(verbose)
 
 
-@app.command()
+@app.command(cls=RetryCommand)
 def predict(
     cohort: Annotated[
         str | None, typer.Argument(help="Folder, s3:// prefix, nnU-Net raw folder or CSV/parquet manifest.")
@@ -83,7 +86,9 @@ def predict(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one worker.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster; embedded Ray by default.")] = None,
-    retry_failed: Annotated[bool, typer.Option(help="Try the cases again that failed before.")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help=_SET_HELP)] = None,
+    retry_failed: Annotated[str | None, typer.Option(help=_RETRY_HELP, metavar="[CATEGORY…]")] = None,
+    verify: Annotated[bool, typer.Option(help="Compare what is done with its hashes before resuming.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Discard the run that is in --out.")] = False,
 ) -> None:
     """Segment a cohort: one label map per case, and parquet tables."""
@@ -96,9 +101,9 @@ def predict(
         "sites": sites,
         "references": references,
         "spec": spec,
-        "members": _names(members),
-        "suffixes": _pairs("--suffix", suffix),
-        "channels": _names(channels),
+        "members": names(members),
+        "suffixes": pairs("--suffix", suffix),
+        "channels": names(channels),
         "decode": decode,
         "blending": blending,
         "mirroring": mirroring,
@@ -108,13 +113,13 @@ def predict(
         "threads": threads,
         "limit": limit,
         "address": address,
+        **settings(set_),
     }
-    summary = _predict(load_config(RunConfig, config, flags), overwrite=overwrite, retry_failed=retry_failed)
-    if summary.failed:
-        raise typer.Exit(SOME_CASES_FAILED)
+    again = _again(retry_failed, verify)
+    _exit(_predict(load_config(RunConfig, config, flags), overwrite=overwrite, again=again))
 
 
-@app.command()
+@app.command(cls=RetryCommand)
 def evaluate(
     labels: Annotated[
         str | None, typer.Argument(help="Label maps: folder, s3:// prefix, run folder or CSV/parquet manifest.")
@@ -136,7 +141,9 @@ def evaluate(
     workers: Annotated[int | None, typer.Option(min=1, help="Cases scored at a time.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster; embedded Ray by default.")] = None,
-    retry_failed: Annotated[bool, typer.Option(help="Try the cases again that failed before.")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help=_SET_HELP)] = None,
+    retry_failed: Annotated[str | None, typer.Option(help=_RETRY_HELP, metavar="[CATEGORY…]")] = None,
+    verify: Annotated[bool, typer.Option(help="Compare what is done with its hashes before resuming.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Discard the run that is in --out.")] = False,
 ) -> None:
     """Score label maps against references: lesion-wise tables for any maps, ours or a peer's."""
@@ -155,11 +162,29 @@ def evaluate(
         "workers": workers,
         "limit": limit,
         "address": address,
+        **settings(set_),
     }
-    settings = load_config(EvaluateConfig, config, flags)
-    summary = _run(lambda reporter: evaluate_cohort(settings, reporter, overwrite=overwrite, retry_failed=retry_failed))
-    if summary.failed:
-        raise typer.Exit(SOME_CASES_FAILED)
+    evaluation, again = load_config(EvaluateConfig, config, flags), _again(retry_failed, verify)
+    _exit(_run(lambda reporter: evaluate_cohort(evaluation, reporter, overwrite=overwrite, again=again)))
+
+
+@app.command()
+def status(
+    run: Annotated[str, typer.Argument(help="Run folder or s3:// prefix.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="How S3 is reached, e.g. s3.profile=lab.")] = None,
+) -> None:
+    """Show how far a run is, while it goes on or after: from its commits and errors alone."""
+    from goat_ray.config import S3Config, validated
+    from goat_ray.filesystems import use_s3
+    from goat_ray.status import read_status
+
+    use_s3(validated(S3Config, settings(set_).get("s3", {}), "command line"))
+    found = read_status(run)
+    if as_json:
+        typer.echo(found.to_json())
+    else:
+        console.show_status(found)
 
 
 @app.command()
@@ -177,11 +202,11 @@ def demo(
         write_demo_cohort(cohort)
     except OSError as error:
         raise ConfigError(f"{cohort} cannot be written: {error.strerror}") from error
-    settings = RunConfig(
+    config = RunConfig(
         cohort=str(cohort), ensemble=str(EMBEDDED_ENSEMBLE), out=str(run), sites=str(cohort / "sites.csv")
     )
     console.out.print("segmenting it with the embedded ensemble of seven members", markup=False)
-    summary = _predict(settings, overwrite=overwrite)
+    summary = _predict(config, overwrite=overwrite)
     if [failed.case_id for failed in summary.failures] != [BROKEN_CASE]:
         raise GoatRayError(f"the demo should lose exactly its broken case {BROKEN_CASE}; see the table above")
     console.out.print(
@@ -211,9 +236,9 @@ def import_(
         raise ConfigError(f"--checkpoint {checkpoint}: expected final or best")
     options = ImportOptions(
         checkpoint="best" if checkpoint == "best" else "final",
-        folds=_names(folds),
-        channels=_names(channels),
-        labels=_pairs("--label", label),
+        folds=names(folds),
+        channels=names(channels),
+        labels=pairs("--label", label),
         licence=licence,
         overwrite=overwrite,
     )
@@ -241,10 +266,17 @@ def verify(ensemble: Annotated[str, typer.Argument(help="ensemble.yaml")]) -> No
         raise typer.Exit(BAD_USAGE)
 
 
-def _predict(config: "RunConfig", *, overwrite: bool = False, retry_failed: bool = False) -> "RunSummary":
+def _predict(config: "RunConfig", *, overwrite: bool = False, again: "Again | None" = None) -> "RunSummary":
+    from goat_ray.pipeline.job import NOTHING_AGAIN
     from goat_ray.pipeline.predict import predict_cohort
 
-    return _run(lambda reporter: predict_cohort(config, reporter, overwrite=overwrite, retry_failed=retry_failed))
+    return _run(lambda reporter: predict_cohort(config, reporter, overwrite=overwrite, again=again or NOTHING_AGAIN))
+
+
+def _again(retry_failed: str | None, verify: bool) -> "Again":
+    from goat_ray.pipeline.job import Again
+
+    return Again(categories(retry_failed), verify)
 
 
 def _run(work: Callable[["Reporter"], "RunSummary"]) -> "RunSummary":
@@ -254,18 +286,13 @@ def _run(work: Callable[["Reporter"], "RunSummary"]) -> "RunSummary":
     except KeyboardInterrupt as error:
         raise GoatRayError("interrupted; the same command goes on from what is committed") from error
     console.show_summary(summary)
+    if summary.stopped:
+        raise GoatRayError(
+            f"{summary.stopped}. {summary.skipped} case(s) are left; tables are written, and the same command goes on"
+        )
     return summary
 
 
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else None
-
-
-def _pairs(option: str, items: list[str] | None) -> dict[str, str] | None:
-    if not items:
-        return None
-    parts = [item.partition("=") for item in items]
-    for left, _, right in parts:
-        if not (left and right):
-            raise ConfigError(f"{option} {left}: expected NAME=MEANING")
-    return {left: right for left, _, right in parts}
+def _exit(summary: "RunSummary") -> None:
+    if summary.failed:
+        raise typer.Exit(SOME_CASES_FAILED)

@@ -51,19 +51,43 @@ class PostprocessConfig(Settings):
     unit: Literal["vox", "mm3"] = Field("vox", description="unit of every size above")
 
 
-class RunConfig(Settings):
+class S3Config(Settings):
+    """How S3 is reached; what is unset comes from the usual environment variables and AWS files. Keys never go here."""
+
+    endpoint_url: str | None = Field(None, description="address of a store other than AWS")
+    region: str | None = Field(None, description="region of the buckets")
+    profile: str | None = Field(None, description="profile in the AWS configuration files")
+    anonymous: bool = Field(False, description="sign nothing: for public buckets")
+
+
+class JobConfig(Settings):
+    """What every job over cases needs to know; none of it changes a result."""
+
+    out: str = Field(description="run folder or s3:// prefix")
+    sites: str | None = Field(None, description="CSV or parquet with case_id, site and cohort")
+    limit: int | None = Field(None, ge=1, description="only the first N cases in id order")
+    workers: int | None = Field(None, ge=1, description="cases in work at a time; from the cluster's size when unset")
+    address: str | None = Field(None, description="Ray cluster to use; an embedded Ray when unset")
+    s3: S3Config = S3Config()
+
+    attempts: int = Field(3, ge=1, description="how many workers a case may be lost with before it is given up")
+    case_timeout_s: float | None = Field(
+        None, gt=0, description="longest time a stage may take over a case; 900 on a GPU and 21600 on CPUs when unset"
+    )
+    grace_s: float = Field(30, ge=0, description="how long what is in work may go on after SIGINT or SIGTERM")
+    max_failure_rate: float = Field(0.8, gt=0, le=1, description="stop when more of the cases tried have failed")
+
+
+class RunConfig(JobConfig):
     """Everything `goat-ray predict` needs to know; flags override the YAML file."""
 
     cohort: str = Field(description="folder, s3:// prefix, nnU-Net raw folder or CSV/parquet manifest")
     ensemble: str = Field(description="ensemble.yaml written by `goat-ray ensemble import`")
-    out: str = Field(description="run folder or s3:// prefix")
-    sites: str | None = Field(None, description="CSV or parquet with case_id, site and cohort")
     references: str | None = Field(None, description="expert label maps; those beside the images when unset")
     spec: str = Field(DEFAULT_SPEC, description="how cases with a reference are scored: a name, a YAML file, or none")
     members: tuple[str, ...] | None = Field(None, description="subset of member codes; all when unset")
     suffixes: dict[str, str] | None = Field(None, description="older file suffix to modality, e.g. t1ce: t1c")
     channels: tuple[str, ...] | None = Field(None, description="modality of _0000, _0001, … for nnU-Net raw input")
-    limit: int | None = Field(None, ge=1, description="only the first N cases in id order")
 
     decode: Decode = Field("majority", description="how merged probabilities become labels")
     blending: Blending = Field("exact", description="fp32 blending, or nnU-Net's own fp16 arithmetic")
@@ -71,11 +95,8 @@ class RunConfig(Settings):
     postprocess: PostprocessConfig = PostprocessConfig()
 
     device: Literal["cpu", "cuda"] | None = Field(None, description="cuda or cpu; a GPU where there is one when unset")
-    workers: int | None = Field(None, ge=1, description="predict actors; from the cluster's size when unset")
     threads: int | None = Field(None, ge=1, description="CPU threads of one predict actor")
     windows_per_batch: int = Field(4, ge=1, le=64, description="windows per forward pass")
-    attempts: int = Field(3, ge=1, description="how often a case may lose its worker before it is given up")
-    address: str | None = Field(None, description="Ray cluster to use; an embedded Ray when unset")
 
     def fingerprint(self, ensemble_sha256: str, specs: Mapping[str, str]) -> dict[str, Any]:
         """What can change a result: compared on reuse of a run folder, hashed into the run id.
@@ -97,23 +118,17 @@ class RunConfig(Settings):
         }
 
 
-class EvaluateConfig(Settings):
+class EvaluateConfig(JobConfig):
     """Everything `goat-ray evaluate` needs to know; flags override the YAML file."""
 
     labels: str = Field(description="label maps: folder, s3:// prefix, run folder or manifest")
     references: str = Field(description="expert label maps, in the same forms")
-    out: str = Field(description="run folder or s3:// prefix")
     spec: str = Field(description="name of a spec, or a YAML file with one")
-    sites: str | None = Field(None, description="CSV or parquet with case_id, site and cohort")
     missing: Literal["penalise", "exclude"] = Field(
         "penalise", description="score a case without prediction as the organisers do, or leave it out of the means"
     )
     official: bool = Field(False, description="also the whole-volume numbers that 2025's organisers got wrong")
     exports: bool = Field(False, description="also write the organisers' own file formats; includes `official`")
-    limit: int | None = Field(None, ge=1, description="only the first N cases in id order")
-    workers: int | None = Field(None, ge=1, description="cases scored at a time; as many as fit when unset")
-    attempts: int = Field(3, ge=1, description="how often a case may lose its worker before it is given up")
-    address: str | None = Field(None, description="Ray cluster to use; an embedded Ray when unset")
 
     def fingerprint(self, specs: Mapping[str, str]) -> dict[str, Any]:
         """What can change a table; see `RunConfig.fingerprint`."""

@@ -2,8 +2,10 @@
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,9 +17,11 @@ if TYPE_CHECKING:
     from goat_ray.pipeline.job import RunSummary
     from goat_ray.pipeline.progress import Reporter
     from goat_ray.report.summary import MeanScores
+    from goat_ray.status import RunStatus
 
 _LESIONWISE = {"Dice": "lw_dice", "NSD 0.5 mm": "lw_nsd_0_5", "NSD 1 mm": "lw_nsd_1_0", "HD95 mm": "lw_hd95_mm"}
 _ONE_TO_ONE = {"F1": "match_f1", "Dice": "sq_dice", "NSD": "sq_nsd", "HD95 mm": "sq_hd95_mm"}
+_MOST_FAILURES = 40
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -68,17 +72,45 @@ def show_summary(summary: "RunSummary") -> None:
     """The end of a run: counts, failures with what to do about them, mean scores, where the results are."""
     for warning in summary.warnings:
         err.print(f"warning: {warning}", soft_wrap=True, markup=False)
-    if summary.failures:
-        rows = [
-            (case.case_id, case.failure.category, case.failure.message, case.failure.hint) for case in summary.failures
-        ]
-        show_table("Failed cases", ("case", "category", "what was found", "what to do"), rows)
+    show_failures(summary)
     show_scores(summary)
     again = f" ({summary.already_done} from earlier)" if summary.already_done else ""
     counts = (summary.discovered, f"{summary.ok}{again}", summary.failed, summary.skipped, f"{summary.elapsed_s:.1f}")
     columns = ("discovered", "ok", "failed", "skipped", "seconds")
     show_table(f"Run {summary.run_id}", columns, [counts], right=columns)
     out.print(f"results: {summary.out}   tables: {summary.out}/tables", soft_wrap=True, markup=False)
+
+
+def show_failures(summary: "RunSummary") -> None:
+    """What failed, why, and what to do about it; of very many only the first of each category."""
+    failures, by_category = summary.failures, Counter(case.failure.category for case in summary.failures)
+    if not failures:
+        return
+    if len(failures) > _MOST_FAILURES:
+        of_each = max(1, _MOST_FAILURES // len(by_category))
+        failures = tuple(
+            case
+            for category in by_category
+            for case in [case for case in failures if case.failure.category == category][:of_each]
+        )
+        show_table("Failures", ("category", "cases"), by_category.most_common(), right=("cases",))
+    rows = [(case.case_id, case.failure.category, case.failure.message, case.failure.hint) for case in failures]
+    show_table("Failed cases", ("case", "category", "what was found", "what to do"), rows)
+    if len(failures) < len(summary.failures):
+        more = len(summary.failures) - len(failures)
+        out.print(f"and {more} more in {summary.out}/tables/failures.parquet", soft_wrap=True, markup=False)
+
+
+def show_status(status: "RunStatus") -> None:
+    """How far a run is."""
+    columns = ("expected", "ok", "failed", "remaining", "cases/h", "left", "last commit")
+    per_hour = f"{status.cases_per_hour:.0f}" if status.cases_per_hour else ""
+    left = f"{timedelta(seconds=round(status.left_s))}" if status.left_s else ""
+    last = f"{timedelta(seconds=round(status.idle_s))} ago" if status.idle_s is not None else "none"
+    cells = (status.expected, status.ok, status.failed, status.remaining, per_hour, left, last)
+    show_table(f"{status.kind} run {status.run_id}: {status.state}", columns, [cells], right=columns[:5])
+    if status.categories:
+        show_table("Failures", ("category", "cases"), list(status.categories.items()), right=("cases",))
 
 
 def show_scores(summary: "RunSummary") -> None:

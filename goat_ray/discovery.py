@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from goat_ray import storage
-from goat_ray.errors import ConfigError
+from goat_ray.errors import ConfigError, MissingFile
+from goat_ray.filesystems import FileStat
 from goat_ray.labels import MODALITIES, modality_of
 
 _IMAGES = (".nii", ".nii.gz", ".dcm", ".mgz", ".mha", ".nrrd")  # a folder with one of these is meant as a case
@@ -48,7 +49,27 @@ class Labels:
     cohort: str | None = None
 
 
-def find_candidates(source: str, suffixes: Mapping[str, str], channels: Sequence[str] | None) -> list[Candidate]:
+@dataclass(slots=True)
+class Listing:
+    """Every file that was listed, by URI: what a listing tells of it need not be asked again."""
+
+    stats: dict[str, FileStat] = field(default_factory=dict)
+
+    def visible_files(self, source: str) -> list[str]:
+        """Keys of the files below `source`, hidden ones left out; `ConfigError` if there are none."""
+        try:
+            found = {key: stat for key, stat in storage.list_files(source).items() if "/." not in f"/{key}"}
+        except MissingFile as error:
+            raise ConfigError(str(error)) from None
+        if not found:
+            raise ConfigError(f"{source} {'holds no files' if storage.exists(source) else 'does not exist'}.")
+        self.stats |= {storage.join(source, key): stat for key, stat in found.items()}
+        return list(found)
+
+
+def find_candidates(
+    source: str, suffixes: Mapping[str, str], channels: Sequence[str] | None, listing: Listing
+) -> list[Candidate]:
     """Everything that `source` lists as a case, in the one form that fits it (see `goat_ray.cases.discover`).
 
     Raises:
@@ -58,7 +79,7 @@ def find_candidates(source: str, suffixes: Mapping[str, str], channels: Sequence
     _check_modalities("suffixes", suffixes.values())
     if source.endswith((".csv", ".parquet")):
         return _manifest(source)
-    keys = _visible_files(source)
+    keys = listing.visible_files(source)
     folders = _case_folders(source, keys, suffixes)
     raw = [match for key in keys if (match := _RAW_IMAGE.fullmatch(key))]
     is_folders = any(candidate.images for candidate in folders)
@@ -73,7 +94,7 @@ def find_candidates(source: str, suffixes: Mapping[str, str], channels: Sequence
     return folders
 
 
-def find_labels(source: str, column: str) -> dict[str, Labels]:
+def find_labels(source: str, column: str, listing: Listing) -> dict[str, Labels]:
     """The label maps that `source` lists, by case id.
 
     A folder holds `<case>.nii.gz` or `<case>/<case>-seg.nii.gz`, also in nnU-Net's `labelsTr` and `labelsTs`, or is
@@ -83,14 +104,14 @@ def find_labels(source: str, column: str) -> dict[str, Labels]:
         ConfigError: the source is not there or holds none.
         StorageError: it cannot be read.
     """
-    found = _listed_labels(source, column) if source.endswith((".csv", ".parquet")) else _labels_in(source)
+    found = _listed_labels(source, column) if source.endswith((".csv", ".parquet")) else _labels_in(source, listing)
     if not found:
         raise ConfigError(f"{source} holds no label map: looked for <case>.nii.gz and <case>/<case>-seg.nii.gz.")
     return found
 
 
-def _labels_in(source: str) -> dict[str, Labels]:
-    keys = _visible_files(source)
+def _labels_in(source: str, listing: Listing) -> dict[str, Labels]:
+    keys = listing.visible_files(source)
     if "run.json" in keys:
         keys = [key for key in keys if key.startswith("labels/")]
     found: dict[str, Labels] = {}
@@ -125,7 +146,7 @@ def read_table(uri: str, required: Sequence[str], optional: Sequence[str] = ()) 
     """
     try:
         data = storage.read_bytes(uri)
-    except storage.MissingFile as error:
+    except MissingFile as error:
         raise ConfigError(str(error)) from None
     try:
         columns, rows = _parse_parquet(data) if uri.endswith(".parquet") else _parse_csv(data)
@@ -257,16 +278,6 @@ def _check_modalities(option: str, modalities: Iterable[str]) -> None:
     for modality in modalities:
         if modality not in MODALITIES:
             raise ConfigError(f"{option}: {modality!r} is none of {', '.join(MODALITIES)}.")
-
-
-def _visible_files(source: str) -> list[str]:
-    try:
-        keys = [key for key in storage.list_files(source) if "/." not in f"/{key}"]
-    except storage.MissingFile as error:
-        raise ConfigError(str(error)) from None
-    if not keys:
-        raise ConfigError(f"{source} {'holds no files' if storage.exists(source) else 'does not exist'}.")
-    return keys
 
 
 def _stem(name: str) -> str | None:

@@ -41,6 +41,10 @@ class StorageError(GoatRayError):
     """A file, folder or object store could not be read or written."""
 
 
+class MissingFile(StorageError):  # noqa: N818 - names what is found, as FileNotFound would
+    """The file, folder or object is not there."""
+
+
 class EnsembleError(GoatRayError):
     """An ensemble, a member or its weights cannot be used as they are."""
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from goat_ray.cases import FailedCase
-from goat_ray.commits import Commit, Ledger, read_commits
+from goat_ray.commits import Commit, Timings
+from goat_ray.ledger import Ledger, read_commits, read_timings
 from goat_ray.storage import RunStore
 
 SCHEMA_VERSION = 2
@@ -161,7 +162,7 @@ def write_tables(store: RunStore, ledger: Ledger, penalties: Penalties = lambda 
         ledger: the cases the tables are about.
         penalties: rows of `regions` that a failed case is given.
     """
-    case_ids = sorted(ledger.commits.keys() | ledger.failures.keys())
+    case_ids = ledger.case_ids
     writers = {name: _TableWriter(schema, ledger.run_id) for name, schema in SCHEMAS.items()}
     for start in range(0, len(case_ids), _CASES_AT_ONCE):
         chunk = case_ids[start : start + _CASES_AT_ONCE]
@@ -169,6 +170,11 @@ def write_tables(store: RunStore, ledger: Ledger, penalties: Penalties = lambda 
             writers[name].add(rows)
     for name, writer in writers.items():
         store.write(table_key(name), writer.finish())
+
+
+def tables_are_there(store: RunStore) -> bool:
+    """Whether every table that `write_tables` writes lies in the run folder."""
+    return {table_key(name) for name in SCHEMAS} <= store.list("tables").keys()
 
 
 def write_run_table(store: RunStore, row: Row) -> None:
@@ -209,25 +215,28 @@ class _TableWriter:
 def _rows(store: RunStore, ledger: Ledger, case_ids: Sequence[str], penalties: Penalties) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {name: [] for name in SCHEMAS}
     committed = [case_id for case_id in case_ids if case_id in ledger.commits]
-    contents = dict(zip(committed, read_commits(store, committed), strict=True))
+    commits = dict(zip(committed, read_commits(store, committed), strict=True))
+    timings = dict(zip(committed, read_timings(store, committed), strict=True))
     for case_id in case_ids:
         record = ledger.commits.get(case_id) or ledger.failures[case_id]
         ids = {"run_id": ledger.run_id, "case_id": case_id, "site": record.site, "cohort": record.cohort}
         found = (
-            _failed_rows(record, penalties) if isinstance(record, FailedCase) else _committed_rows(contents[case_id])
+            _failed_rows(record, penalties)
+            if isinstance(record, FailedCase)
+            else _committed_rows(commits[case_id], timings[case_id])
         )
         for name, its_rows in found.items():
             rows[name] += [{**ids, **row} for row in its_rows]
     return rows
 
 
-def _committed_rows(commit: Commit) -> dict[str, Iterable[Row]]:
+def _committed_rows(commit: Commit, timings: Timings) -> dict[str, Iterable[Row]]:
     (case,) = commit.tables["cases"]
-    timings = [
-        {"step": step, "seconds": seconds, "cpu_seconds": commit.cpu_s.get(step)}
-        for step, seconds in commit.timings_s.items()
+    steps = [
+        {"step": step, "seconds": seconds, "cpu_seconds": timings.cpu_seconds.get(step)}
+        for step, seconds in timings.seconds.items()
     ]
-    return {**commit.tables, "cases": [{"status": "ok", **case}], "timings": timings}
+    return {**commit.tables, "cases": [{"status": "ok", **case}], "timings": steps}
 
 
 def _failed_rows(failed: FailedCase, penalties: Penalties) -> dict[str, Iterable[Row]]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.fault_proxy import FaultProxy
+
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
@@ -38,3 +40,18 @@ def s3_bucket(s3_endpoint: str) -> str:
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def fault_proxy(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy before the server of `s3_endpoint` that breaks what it is told to.
+
+    This process goes through it while the test lasts; workers of a Ray that runs already do not.
+    """
+    from s3fs import S3FileSystem
+
+    with FaultProxy(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
+        S3FileSystem.clear_instance_cache()
+        yield proxy
+        S3FileSystem.clear_instance_cache()

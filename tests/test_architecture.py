@@ -13,20 +13,20 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "goat_ray"
 LAYERS = [
     {"errors"},
-    {"cases", "discovery", "storage", "labels", "config"},
+    {"cases", "discovery", "storage", "filesystems", "labels", "config"},
     {"postprocess", "metrics", "imaging"},
-    {"commits", "tables"},
+    {"commits", "ledger", "runs", "status", "tables"},
     {"members", "report", "pseudolabel"},
     {"demo"},
     {"pipeline"},
-    {"cli", "console"},
+    {"cli", "console", "options"},
 ]
 OWNERS = {
     "ray": {"pipeline"},
     "torch": {"members", "demo"},
     "safetensors": {"members"},
     "nnunetv2": {"members"},
-    "typer": {"cli"},
+    "typer": {"cli", "options"},
     "rich": {"console", "pipeline"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -350,8 +350,8 @@ def test_a_cohort_on_s3_is_listed_in_one_request(s3_bucket, monkeypatch):
     for key in [*case_files("a"), "a/a-seg.nii.gz", *case_files("b", "-t1c.nii.gz"), "sub/deep/x.txt"]:
         store.write(f"cohort/{key}", b"")
     calls = []
-    listing = storage._s3_sizes
-    monkeypatch.setattr(storage, "_s3_sizes", lambda *a: calls.append(a) or listing(*a))
+    listing = storage.files_in_s3
+    monkeypatch.setattr(storage, "files_in_s3", lambda *a: calls.append(a) or listing(*a))
     found = discover(f"{s3_bucket}/cohort/")
     assert len(calls) == 1
     assert found.cases[0].images["t2w"] == f"{s3_bucket}/cohort/a/a-t2w.nii.gz"

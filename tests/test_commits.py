@@ -9,21 +9,17 @@ from goat_ray.cases import FailedCase
 from goat_ray.commits import (
     Commit,
     Output,
-    clear_run,
     commit_key,
     error_key,
     label_key,
-    open_run,
-    read_commits,
-    read_ledger,
-    read_run,
+    withdraw,
     write_commit,
     write_failure,
 )
-from goat_ray.errors import Category, ConfigError, Failure, StorageError
+from goat_ray.errors import Category, Failure, StorageError
+from goat_ray.ledger import read_commits, read_ledger
 from goat_ray.storage import RunStore
 
-FINGERPRINT = {"decode": "majority", "postprocess": {"wt_max": 250}}
 FAILURE = Failure(Category.UNREADABLE_FILE, "t1c is damaged", "copy it again", "read")
 
 
@@ -50,7 +46,6 @@ def commit_of(case_id: str, data: bytes, run_id: str = "run") -> Commit:
             "lesions": [],
             "components": [],
         },
-        timings_s={"read": 0.5},
     )
 
 
@@ -63,12 +58,6 @@ def test_a_commit_survives_the_way_to_disk_and_back(store: RunStore) -> None:
     commit = commit_of("case-1", b"labels")
     write_commit(store, commit, {label_key(commit.case_id): b"labels"})
     assert read_commits(store, ["case-1"]) == [commit]
-
-
-def test_a_ledger_leaves_the_table_rows_where_they_are(store: RunStore) -> None:
-    commit = commit_of("case-1", b"labels")
-    write_commit(store, commit, {label_key("case-1"): b"labels"})
-    assert read_ledger(store, "run").commits == {"case-1": replace(commit, tables={})}
 
 
 def test_commits_are_sharded_by_two_hex_digits() -> None:
@@ -134,21 +123,44 @@ def test_equal_outputs_with_other_scores_are_another_result(store: RunStore) -> 
         write_commit(store, other, {label_key("case-1"): b"labels"})
 
 
-def test_a_commit_that_lost_its_label_gives_way_to_one_that_differs(store: RunStore) -> None:
+def withdraw_void(store: RunStore, case_id: str) -> None:
+    withdraw(store, case_id, read_ledger(store, "run").void[commit_key(case_id)])
+
+
+def test_a_commit_that_lost_its_label_gives_way_once_it_is_withdrawn(store: RunStore) -> None:
     first = commit_of("case-1", b"labels")
     write_commit(store, first, {label_key(first.case_id): b"labels"})
     store.delete(label_key(first.case_id))
+    withdraw_void(store, "case-1")
     second = commit_of("case-1", b"others")
     write_commit(store, second, {label_key(second.case_id): b"others"})
     assert read_commits(store, ["case-1"]) == [second]
 
 
-@pytest.mark.parametrize("damage", [b"", b"[]", b'{"outputs": []}', b'{"outputs": {"a": 3}}', b"\xff"])
+def test_a_commit_that_lost_its_label_is_whole_again_when_the_same_label_comes_back(store: RunStore) -> None:
+    commit = commit_of("case-1", b"labels")
+    for _ in range(2):
+        write_commit(store, commit, {label_key("case-1"): b"labels"})
+        assert list(read_ledger(store, "run").commits) == ["case-1"]
+        store.delete(label_key("case-1"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"outputs": []}', b'{"outputs": {"a": 3}}', b"\xff", b"[" * 10**5])
 def test_a_damaged_commit_does_not_stop_a_resume(store: RunStore, damage: bytes) -> None:
     store.write(commit_key("case-1"), damage)
     assert read_ledger(store, "run").commits == {}
+    withdraw_void(store, "case-1")
     commit = commit_of("case-1", b"labels")
     write_commit(store, commit, {label_key(commit.case_id): b"labels"})
+    assert list(read_ledger(store, "run").commits) == ["case-1"]
+
+
+def test_what_somebody_committed_meanwhile_is_not_withdrawn(store: RunStore) -> None:
+    store.write(commit_key("case-1"), b"damaged")
+    void = read_ledger(store, "run").void[commit_key("case-1")]
+    store.delete(commit_key("case-1"))
+    write_commit(store, commit_of("case-1", b"labels"), {label_key("case-1"): b"labels"})
+    withdraw(store, "case-1", void)
     assert list(read_ledger(store, "run").commits) == ["case-1"]
 
 
@@ -157,28 +169,3 @@ def test_an_unsafe_case_id_stays_inside_the_run_folder(store: RunStore) -> None:
     (key,) = store.list("errors")
     assert ".." not in key
     assert read_ledger(store, "run").failures["../../evil"].failure == FAILURE
-
-
-def test_a_run_folder_is_reused_only_with_equal_settings(store: RunStore) -> None:
-    run_id = open_run(store, FINGERPRINT, {"config": {}})
-    assert open_run(store, FINGERPRINT, {"config": {"workers": 3}}) == run_id
-    assert read_run(store)["config"] == {}
-    changed = {**FINGERPRINT, "postprocess": {"wt_max": 300}}
-    with pytest.raises(ConfigError, match=r"postprocess\.wt_max differ"):
-        open_run(store, changed, {})
-    assert open_run(store, changed, {}, overwrite=True) != run_id
-
-
-def test_overwrite_deletes_what_a_run_wrote_and_nothing_else(store: RunStore) -> None:
-    open_run(store, FINGERPRINT, {})
-    commit = commit_of("case-1", b"labels")
-    write_commit(store, commit, {label_key(commit.case_id): b"labels"})
-    store.write("notes.txt", b"mine")
-    clear_run(store)
-    assert list(store.list("")) == ["notes.txt"]
-
-
-def test_overwrite_leaves_a_folder_alone_that_is_no_run(store: RunStore) -> None:
-    store.write("labels/precious.nii.gz", b"mine")
-    clear_run(store)
-    assert list(store.list("")) == ["labels/precious.nii.gz"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from goat_ray import storage
-from goat_ray.errors import StorageError
-from goat_ray.storage import MissingFile, RunStore
+from goat_ray import filesystems, storage
+from goat_ray.errors import MissingFile, StorageError
+from goat_ray.storage import RunStore
 
 pytest_plugins = ("tests.s3_server",)
 
@@ -30,13 +30,16 @@ def test_what_was_written_is_read_listed_measured_and_deleted(root):
     store.write("run.json", b"{}")
 
     assert store.read("labels/a.nii.gz") == b"aaa"
-    assert list(store.list("labels").items()) == [("labels/a.nii.gz", 3), ("labels/b.nii.gz", 2)]
+    assert [(key, stat.size) for key, stat in store.list("labels").items()] == [
+        ("labels/a.nii.gz", 3),
+        ("labels/b.nii.gz", 2),
+    ]
     assert store.list("labels/") == store.list("labels")
     assert list(store.list()) == ["labels/a.nii.gz", "labels/b.nii.gz", "run.json"]
     assert store.size("run.json") == 2
     assert storage.exists(root)
     assert storage.exists(storage.join(root, "labels"))
-    assert storage.size_of(storage.join(root, "run.json")) == 2
+    assert storage.stat(storage.join(root, "run.json")).size == 2
 
     store.delete("run.json")
     store.delete("run.json")
@@ -65,7 +68,7 @@ def test_a_folder_that_is_not_there_is_empty(root):
 
 def test_a_missing_file_has_its_own_error(root):
     RunStore(root).write("a", b"")
-    for ask in (storage.read_bytes, storage.size_of):
+    for ask in (storage.read_bytes, storage.stat):
         with pytest.raises(MissingFile, match="run/nothing does not exist"):
             ask(storage.join(root, "nothing"))
 
@@ -101,7 +104,7 @@ def test_of_many_concurrent_creates_one_wins(root):
 
 
 def test_a_store_that_refuses_the_condition_gets_a_plain_put(s3_bucket, monkeypatch):
-    fs = storage._s3()
+    fs = filesystems.s3()
     pipe_file = fs.pipe_file
     refusal = OSError(errno.ENOSYS, "not implemented")
     refusal.__cause__ = type("ClientError", (Exception,), {"response": {"Error": {"Code": "NotImplemented"}}})()
@@ -118,7 +121,7 @@ def test_a_store_that_refuses_the_condition_gets_a_plain_put(s3_bucket, monkeypa
 
 
 def test_a_store_that_ignores_the_condition_still_keeps_the_first(s3_bucket, monkeypatch):
-    fs = storage._s3()
+    fs = filesystems.s3()
     pipe_file = fs.pipe_file
     monkeypatch.setattr(fs, "pipe_file", lambda path, data, mode="": pipe_file(path, data))
     store = RunStore(s3_bucket)
@@ -176,7 +179,7 @@ def test_what_a_killed_writer_left_is_not_listed(tmp_path):
 
 def test_a_failure_that_passes_is_tried_again(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"1")
-    fs, _ = storage._locate(str(tmp_path))
+    fs, _ = filesystems.locate(str(tmp_path))
     answers = [OSError(errno.EIO, "Input/output error"), TimeoutError(), b"1"]
 
     def flaky(_path: str) -> bytes:
@@ -185,25 +188,25 @@ def test_a_failure_that_passes_is_tried_again(tmp_path, monkeypatch):
             raise answer
         return answer
 
-    monkeypatch.setattr(storage.time, "sleep", lambda _s: None)
+    monkeypatch.setattr(filesystems.time, "sleep", lambda _s: None)
     monkeypatch.setattr(fs, "cat_file", flaky)
     assert storage.read_bytes(str(tmp_path / "a")) == b"1"
     assert not answers
 
 
 def test_a_failure_that_stays_is_given_up_soon(tmp_path, monkeypatch):
-    fs, _ = storage._locate(str(tmp_path))
+    fs, _ = filesystems.locate(str(tmp_path))
     calls = []
 
     def broken(path: str) -> bytes:
         calls.append(path)
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(storage.time, "sleep", lambda _s: None)
+    monkeypatch.setattr(filesystems.time, "sleep", lambda _s: None)
     monkeypatch.setattr(fs, "cat_file", broken)
     with pytest.raises(StorageError, match="Input/output error"):
         storage.read_bytes(str(tmp_path / "a"))
-    assert len(calls) == 3
+    assert len(calls) == 6
 
 
 def test_a_folder_cannot_be_read_as_a_file(tmp_path):
@@ -219,7 +222,7 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     (cohort / "case").symlink_to(tmp_path / "disk")
     (tmp_path / "disk" / "back").symlink_to(cohort)
     (cohort / "broken").symlink_to(tmp_path / "nowhere")
-    assert storage.list_files(str(cohort)) == {"case/a": 2}
+    assert {key: stat.size for key, stat in storage.list_files(str(cohort)).items()} == {"case/a": 2}
 
 
 def test_an_object_that_exists_but_cannot_be_read_says_so(s3_bucket, s3_endpoint):
@@ -247,11 +250,11 @@ def test_folder_markers_are_no_files(s3_bucket, s3_endpoint):
     s3 = client(s3_endpoint)
     for key in ("cohort/", "cohort/case/", "cohort/case/a"):
         s3.put_object(Bucket=s3_bucket.removeprefix("s3://"), Key=key, Body=b"")
-    assert storage.list_files(f"{s3_bucket}/cohort/") == {"case/a": 0}
+    assert list(storage.list_files(f"{s3_bucket}/cohort/")) == ["case/a"]
 
 
 def test_messages_never_show_credentials():
-    shown = storage.display("https://user:secret@host/bucket/a.nii.gz?X-Amz-Signature=secret")
+    shown = filesystems.display("https://user:secret@host/bucket/a.nii.gz?X-Amz-Signature=secret")
     assert shown == "https://host/bucket/a.nii.gz"
     with pytest.raises(StorageError) as caught:
         storage.read_bytes("https://user:secret@host/a?token=secret")
@@ -260,12 +263,12 @@ def test_messages_never_show_credentials():
 
 
 def test_what_a_client_library_says_is_not_repeated_in_the_message(s3_bucket, monkeypatch):
-    fs = storage._s3()
+    fs = filesystems.s3()
 
     def refuse(_path: str) -> bytes:
         raise ValueError("could not reach http://user:secret@endpoint/")
 
-    monkeypatch.setattr(storage.time, "sleep", lambda _s: None)
+    monkeypatch.setattr(filesystems.time, "sleep", lambda _s: None)
     monkeypatch.setattr(fs, "cat_file", refuse)
     with pytest.raises(StorageError, match=f"Cannot read {s3_bucket}/a: ValueError$"):
         storage.read_bytes(f"{s3_bucket}/a")

@@ -8,10 +8,19 @@ import pytest
 
 from goat_ray import tables
 from goat_ray.cases import FailedCase
-from goat_ray.commits import Ledger, label_key, read_ledger, write_commit, write_failure
+from goat_ray.commits import Timings, label_key, timings_key, write_commit, write_failure
 from goat_ray.errors import Category, Failure
+from goat_ray.ledger import Ledger, read_ledger
 from goat_ray.storage import RunStore
-from goat_ray.tables import RUN_SCHEMA, SCHEMAS, read_table, table_key, write_run_table, write_tables
+from goat_ray.tables import (
+    RUN_SCHEMA,
+    SCHEMAS,
+    read_table,
+    table_key,
+    tables_are_there,
+    write_run_table,
+    write_tables,
+)
 from tests.test_commits import commit_of
 
 FAILED = FailedCase(
@@ -26,7 +35,7 @@ def store(tmp_path: Path) -> RunStore:
 
 def fill(store: RunStore, *case_ids: str) -> Ledger:
     for case_id in case_ids:
-        write_commit(store, commit_of(case_id, b"x"), {label_key(case_id): b"x"})
+        write_commit(store, commit_of(case_id, b"x"), {label_key(case_id): b"x"}, Timings({"read": 0.5}, {}))
     write_failure(store, FAILED)
     ledger = read_ledger(store, "run")
     write_tables(store, ledger)
@@ -80,6 +89,21 @@ def test_chunks_lose_and_repeat_nothing(store: RunStore, monkeypatch: pytest.Mon
     write_tables(store, ledger)
     assert pq.ParquetFile(Path(store.root) / table_key("cases")).num_row_groups == 3
     assert {name: read_table(store, name) for name in SCHEMAS} == whole
+
+
+def test_tables_are_there_when_none_is_missing(store: RunStore) -> None:
+    fill(store, "case-1")
+    assert tables_are_there(store)
+    store.delete(table_key("lesions"))
+    assert not tables_are_there(store)
+
+
+def test_a_case_whose_timings_were_lost_keeps_its_other_rows(store: RunStore) -> None:
+    ledger = fill(store, "case-1", "case-2")
+    store.delete(timings_key("case-1"))
+    write_tables(store, ledger)
+    assert read_table(store, "timings").column("case_id").to_pylist() == ["case-2"]
+    assert read_table(store, "regions").column("case_id").to_pylist() == ["case-1", "case-2"]
 
 
 def test_the_metadata_name_the_run_and_the_schema_version(store: RunStore) -> None:

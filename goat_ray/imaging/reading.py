@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from goat_ray import storage
 from goat_ray.cases import Case
-from goat_ray.errors import CaseError, Category, StorageError
+from goat_ray.errors import CaseError, Category, MissingFile, StorageError
 from goat_ray.imaging.geometry import (
     Box,
     brain_mask_box,
@@ -26,16 +26,12 @@ _LARGEST_VOXEL, _LARGEST_START = 8, 2**25  # bytes of a float64 and of a header 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """Which bytes a result was made from."""
+    """Which bytes a result was made from; `version` is that of `storage.stat`, asked before they were read."""
 
     name: str
     size: int
     sha256: str
-
-    @classmethod
-    def of(cls, name: str, data: bytes) -> "InputFile":
-        """The record of a file with this content."""
-        return cls(name, len(data), hashlib.sha256(data).hexdigest())
+    version: str
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -110,25 +106,27 @@ def load_labels(uri: str, role: str, missing: Category, *, max_voxels: int = MAX
     Raises:
         CaseError: `missing`, `unreadable_file`, `invalid_labels` and what else `decode_labels` finds.
     """
-    name, data = _read_file(uri, role, missing, max_voxels)
-    labels, grid = decode_labels(data, f"{role} {name}", max_voxels=max_voxels)
-    return LoadedLabels(labels, grid, InputFile.of(name, data))
+    file, data = _read_file(uri, role, missing, max_voxels)
+    labels, grid = decode_labels(data, f"{role} {file.name}", max_voxels=max_voxels)
+    return LoadedLabels(labels, grid, file)
 
 
 def _read(modality: str, uri: str, max_voxels: int) -> tuple[Image, InputFile]:
-    name, data = _read_file(uri, modality, Category.MISSING_MODALITY, max_voxels)
-    return decode_image(data, name, max_voxels=max_voxels), InputFile.of(name, data)
+    file, data = _read_file(uri, modality, Category.MISSING_MODALITY, max_voxels)
+    return decode_image(data, file.name, max_voxels=max_voxels), file
 
 
-def _read_file(uri: str, role: str, missing: Category, max_voxels: int) -> tuple[str, bytes]:
-    """Name and content of a file that plays `role` in its case."""
+def _read_file(uri: str, role: str, missing: Category, max_voxels: int) -> tuple[InputFile, bytes]:
+    """Record and content of a file that plays `role` in its case."""
     name = uri.rpartition("/")[2]
     try:
-        if (size := storage.size_of(uri)) > _LARGEST_VOXEL * max_voxels + _LARGEST_START:
-            hint = "Check the file; one 3-D volume is expected."
-            raise CaseError(Category.TOO_LARGE, f"{role}: {name} has {size} bytes, more than any volume needs.", hint)
-        return name, storage.read_bytes(uri)
-    except storage.MissingFile as error:
+        stat = storage.stat(uri)
+        if stat.size > _LARGEST_VOXEL * max_voxels + _LARGEST_START:
+            what = f"{role}: {name} has {stat.size} bytes, more than any volume needs."
+            raise CaseError(Category.TOO_LARGE, what, "Check the file; one 3-D volume is expected.")
+        data = storage.read_bytes(uri)
+        return InputFile(name, len(data), hashlib.sha256(data).hexdigest(), stat.version), data
+    except MissingFile as error:
         raise CaseError(missing, f"{role}: {error}", f"Add the {role}, or leave the case out.") from None
     except StorageError as error:
         hint = "Check that the file can be read from the machines of this run, then retry the failed cases."

@@ -21,6 +21,8 @@ Recipe = Literal["exact", "nnunet"]
 class Tiling:
     """A crop cut into windows: all that members of equal patch size, channels and preprocessing share.
 
+    Lies on one device, and so does the sum of logits; the networks need not.
+
     Attributes:
         volume: the zero-padded crop, fp32 (c, z, y, x).
         inner: where the crop lies in the padded volume.
@@ -84,7 +86,8 @@ def blend(tiling: Tiling, forward: Callable[[Tensor], Tensor], *, heads: int, wi
 
     Args:
         tiling: the crop and its windows.
-        forward: logits (n, heads, z, y, x) of a batch of windows (n, c, z, y, x).
+        forward: logits (n, heads, z, y, x) of a batch of windows (n, c, z, y, x); both on the tiling's device,
+            whichever computes it.
         heads: number of logits per voxel.
         windows_per_batch: windows per call of `forward`; they are summed in the same order whatever it is.
     """

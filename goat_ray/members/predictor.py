@@ -1,9 +1,9 @@
 """All members of an ensemble on one device: a preprocessed case in, one label map out."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Literal
 
@@ -13,15 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from goat_ray.errors import CaseError, Category, EnsembleError
+from goat_ray.labels import LabelScheme
 from goat_ray.members.blending import Recipe, Tiling, blend, tile
 from goat_ray.members.ensemble import Ensemble, Member, check_members, load_network
 from goat_ray.members.kernels import with_group_norm
 from goat_ray.members.merge import Rule, canonical_probabilities, confidence, decode
 from goat_ray.members.plans import Preprocessing
 from goat_ray.members.preprocess import Preprocessed, preprocessing_problem, restore
+from goat_ray.members.recovery import HOST, Ladder, Rung, first_line
 from goat_ray.members.windows import Shape
 
-_TilingKey = tuple[Preprocessing, tuple[int, ...], Shape]
+_TilingKey = tuple[Preprocessing, tuple[int, ...], Shape, torch.device]
+
+_PIECE_VOXELS = 2**20
+"""Voxels of a canvas on the host that visit the device together: tens of MB there, little next to one window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,8 @@ class PredictorSettings:
     Attributes:
         blending: how overlapping windows are weighed and summed.
         decode: how merged probabilities become labels.
-        windows_per_batch: windows per forward pass; more are faster and take more memory.
+        windows_per_batch: windows per forward pass; more are faster and take more memory. A member that runs
+            out of memory gets fewer.
         mirroring: average each window over the flips that its member was trained with.
         device: a torch device, `cpu` or `cuda:0`.
         threads: CPU threads of torch in this process; None leaves them as they are.
@@ -82,11 +88,19 @@ class Predictor:
         # The fastest algorithm may differ from worker to worker, and with it the last bits.
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
-        self._members = [(member, _resident(member, settings)) for member in ensemble.members]
+        self._members = [(member, _resident(member, settings), self._ladder(member)) for member in ensemble.members]
+        self._decoder = Ladder("the decoder", Rung(1, self._device))
         self._total_weight = sum(member.weight for member in ensemble.members)
+
+    def _ladder(self, member: Member) -> Ladder:
+        return Ladder(f"member {member.code}", Rung(self._settings.windows_per_batch, self._device))
 
     def predict(self, volumes: Mapping[Preprocessing, Preprocessed]) -> Prediction:
         """Merge all members' probabilities of one case, in manifest order, and decode them.
+
+        Whoever runs out of device memory tries again in less of it, see `recovery.Rung`. Forward passes and
+        exponentials stay on the device, and the rest is IEEE arithmetic in the same order wherever it runs. Only
+        a network's own kernels may round differently in a smaller batch (oneDNN: 2e-6 of a logit, measured).
 
         Args:
             volumes: the case, once for each preprocessing among the members, channels as in `MODALITIES`.
@@ -94,59 +108,84 @@ class Predictor:
         Raises:
             CaseError: `non_finite_output`, `out_of_memory` or `model_failed`, naming the member; never a
                 result of fewer members than the ensemble has.
+            DeviceLostError: the device failed for good; the case may be sound.
         """
-        merged: Tensor | None = None
+        case = _Case(volumes)
         seconds: dict[str, float] = {}
-        tilings: dict[_TilingKey, Tiling] = {}
         with torch.inference_mode():
-            for member, network in self._members:
+            for member, network, ladder in self._members:
                 started = time.perf_counter()
-                with _blamed_on(f"member {member.code}"):
-                    share = self._probabilities(member, network, volumes[member.preprocessing], tilings)
-                    # Divided, not multiplied: seven equal weights are then p / 7 to the last bit.
-                    share.div_(self._total_weight / member.weight)
-                    merged = share if merged is None else merged.add_(share)
+                ladder.run(partial(self._add, case, member, network))
                 seconds[member.code] = time.perf_counter() - started
-            if merged is None:
-                raise EnsembleError("the ensemble has no members")
-            with _blamed_on("the decoder"):
-                return self._decoded(merged, seconds)
+            return self._decoder.run(partial(self._decoded, case, seconds))
 
-    def _probabilities(
-        self, member: Member, network: nn.Module, volume: Preprocessed, tilings: dict[_TilingKey, Tiling]
-    ) -> Tensor:
-        key = (member.preprocessing, member.channel_index, member.patch_size)
-        if key not in tilings:
-            tilings[key] = tile(
-                volume.image, member.channel_index, member.patch_size, self._settings.blending, self._device
-            )
-        logits = self._logits(member, network, tilings[key])
+    def _add(self, case: "_Case", member: Member, network: nn.Module, rung: Rung) -> None:
+        case.make_room(rung)
+        share = self._probabilities(case, member, network, rung)
+        # Divided, not multiplied: seven equal weights are then p / 7 to the last bit. By a tensor, since CUDA
+        # multiplies by the reciprocal of a plain number.
+        case.add(share.div_(share.new_tensor(self._total_weight / member.weight)))
+
+    def _probabilities(self, case: "_Case", member: Member, network: nn.Module, rung: Rung) -> Tensor:
+        logits = self._logits(case.tiling(member, self._settings.blending, rung.canvas), member, network, rung)
         _check_finite(logits, member.code)
-        spec = member.preprocessing
+        volume, spec = case.volumes[member.preprocessing], member.preprocessing
         if tuple(logits.shape[1:]) != volume.crop_shape or spec.transpose != (0, 1, 2):
-            logits = torch.from_numpy(restore(logits.cpu().numpy(), volume, spec)).to(self._device)
-        return canonical_probabilities(logits, member.scheme)
+            logits = torch.from_numpy(restore(logits.cpu().numpy(), volume, spec)).to(rung.canvas)
+        if rung.canvas == self._device:
+            return canonical_probabilities(logits, member.scheme)
+        return _by_pieces(logits, member.scheme, self._device)
 
-    def _logits(self, member: Member, network: nn.Module, tiling: Tiling) -> Tensor:
+    def _logits(self, tiling: Tiling, member: Member, network: nn.Module, rung: Rung) -> Tensor:
         settings = self._settings
         flips = _flips(member.card.mirroring_axes) if settings.mirroring else []
         half = settings.precision != "float32"
         with torch.autocast(self._device.type, getattr(torch, settings.precision), enabled=half):
             return blend(
                 tiling,
-                lambda windows: _mirrored(network, windows, flips),
+                lambda windows: _mirrored(network, windows.to(self._device), flips).to(rung.canvas),
                 heads=len(member.scheme.channels),
-                windows_per_batch=settings.windows_per_batch,
+                windows_per_batch=rung.windows_per_batch,
             )
 
-    def _decoded(self, merged: Tensor, seconds: dict[str, float]) -> Prediction:
-        labels = decode(merged, self._settings.decode)
+    def _decoded(self, case: "_Case", seconds: dict[str, float], rung: Rung) -> Prediction:
+        case.make_room(rung)
+        if case.merged is None:
+            raise EnsembleError("the ensemble has no members")
+        labels = decode(case.merged, self._settings.decode)
         return Prediction(
             labels=labels.cpu().numpy(),
-            confidence=confidence(merged, labels),
+            confidence=confidence(case.merged, labels),
             member_seconds=seconds,
-            probabilities=merged.cpu().numpy() if self._settings.keep_probabilities else None,
+            probabilities=case.merged.cpu().numpy() if self._settings.keep_probabilities else None,
         )
+
+
+class _Case:
+    """A case under way: its windows, and the sum of the members so far, which never returns from the host."""
+
+    def __init__(self, volumes: Mapping[Preprocessing, Preprocessed]) -> None:
+        self.volumes = volumes
+        self.merged: Tensor | None = None
+        self._tilings: dict[_TilingKey, Tiling] = {}
+
+    def tiling(self, member: Member, recipe: Recipe, canvas: torch.device) -> Tiling:
+        """The windows for a member, laid once for all that share them."""
+        spec, channels, patch = member.preprocessing, member.channel_index, member.patch_size
+        key = (spec, channels, patch, canvas)
+        if key not in self._tilings:
+            self._tilings[key] = tile(self.volumes[spec].image, channels, patch, recipe, canvas)
+        return self._tilings[key]
+
+    def add(self, share: Tensor) -> None:
+        """Add a member's weighted probabilities (4, z, y, x)."""
+        self.merged = share if self.merged is None else self.merged.add_(share.to(self.merged.device))
+
+    def make_room(self, rung: Rung) -> None:
+        """Leave the device if that is where a rung has no canvas."""
+        if rung.canvas == HOST:
+            self._tilings = {key: tiling for key, tiling in self._tilings.items() if key[-1] == HOST}
+            self.merged = None if self.merged is None else self.merged.to(HOST)
 
 
 def _resident(member: Member, settings: PredictorSettings) -> nn.Module:
@@ -159,7 +198,7 @@ def _resident(member: Member, settings: PredictorSettings) -> nn.Module:
     try:
         return network.to(settings.device)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises the latter
-        reason = f"cannot be put on {settings.device}: {_first_line(error)}"
+        reason = f"cannot be put on {settings.device}: {first_line(error)}"
         raise EnsembleError(f"member {member.code} {reason}") from error
 
 
@@ -175,6 +214,14 @@ def _mirrored(network: nn.Module, windows: Tensor, flips: list[tuple[int, ...]])
     return logits / (len(flips) + 1) if flips else logits
 
 
+def _by_pieces(logits: Tensor, scheme: LabelScheme, device: torch.device) -> Tensor:
+    """Canonical probabilities, on the host, of logits there: computed on the device, whose exponentials differ."""
+    flat = logits.flatten(1)
+    pieces = (flat[:, first : first + _PIECE_VOXELS].to(device) for first in range(0, flat.shape[1], _PIECE_VOXELS))
+    done = torch.cat([canonical_probabilities(piece, scheme).to(flat.device) for piece in pieces], dim=1)
+    return done.reshape(len(done), *logits.shape[1:])
+
+
 def _check_finite(logits: Tensor, code: str) -> None:
     # The extremes of an array with a NaN are NaN; one pass instead of an array of flags.
     if not all(torch.isfinite(extreme) for extreme in torch.aminmax(logits)):
@@ -184,27 +231,3 @@ def _check_finite(logits: Tensor, code: str) -> None:
             f"member {code} gave infinite or undefined logits in {count} of {logits[0].numel()} voxels",
             "look for extreme intensities in the images; blending `exact` and full precision overflow last",
         )
-
-
-@contextmanager
-def _blamed_on(who: str) -> Iterator[None]:
-    """Turn what torch raises into the case's failure, saying who raised it."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if _is_out_of_memory(error):
-            raise CaseError(
-                Category.OUT_OF_MEMORY,
-                f"{who} ran out of memory: {_first_line(error)}",
-                "lower windows_per_batch, or run fewer workers on the device",
-            ) from error
-        raise CaseError(Category.MODEL_FAILED, f"{who} failed: {_first_line(error)}", "see the worker's log") from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # A failed allocation on the CPU is a plain RuntimeError.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

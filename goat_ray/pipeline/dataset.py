@@ -1,4 +1,4 @@
-"""The Ray Data pipeline itself: stages wired to resources, and passes over it until no case is missing."""
+"""The Ray Data pipeline itself: stages wired to resources, and the rows that come out of it."""
 
 import logging
 import warnings
@@ -15,30 +15,20 @@ from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from goat_ray.cases import Case
-from goat_ray.errors import Failure, GoatRayError
+from goat_ray.errors import GoatRayError
 from goat_ray.pipeline.cluster import COMMIT_CPUS, EVALUATE_CPUS, Placement
-from goat_ray.pipeline.rows import Row, decode_failure, reference_row
+from goat_ray.pipeline.gate import Gate
+from goat_ray.pipeline.passes import Care
+from goat_ray.pipeline.rows import NOT_STARTED, Row, reference_row
 from goat_ray.pipeline.stages import CommitCase, Evaluate, Finish, Predict, PredictSettings, Read
+from goat_ray.pipeline.watchdog import Surroundings
 
 # Ray must not retry on its own: by default it retries a case that kills its worker for ever. Lost cases
 # are tried again in the next pass, where attempts are counted. Actors themselves are always replaced.
 _TASK: Any = {"max_retries": 0}
 _ACTOR: Any = {"max_restarts": -1, "max_task_retries": 0}
-
-
-@dataclass(frozen=True, slots=True)
-class Care:
-    """How much a pass risks: a careful one queues no case behind another, a lonely one takes one case at a time."""
-
-    careful: bool = False
-    alone: bool = False
-
-    def slots(self, wanted: int) -> int:
-        """How many cases may be in work at a time, of the number wanted."""
-        return 1 if self.alone else wanted
-
-
-Build = Callable[[Sequence[Case], Care], Dataset]
+# A commit may be repeated at will, and what it would lose is a finished prediction.
+_COMMITTER: Any = {"max_restarts": -1, "max_task_retries": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +38,19 @@ class Stages:
     read: Read
     predict: PredictSettings
     finish: Finish
-    root: str
+    surroundings: Surroundings
     run_id: str
     worker: type[Predict] = Predict
 
 
-def build_prediction(stages: Stages, cases: Sequence[Case], placement: Placement, care: Care) -> Dataset:
+def build_prediction(stages: Stages, cases: Sequence[Case], placement: Placement, care: Care, gate: Gate) -> Dataset:
     """The lazy prediction pipeline over `cases`: one case a row, one row a block."""
     room = replace(placement, workers=1, read_slots=1) if care.alone else placement
     with _quiet_warnings():
         return _committed(
             _references(cases)
             .map(
-                _named("read_case", stages.read),
+                _gated("read_case", stages.read, gate),
                 num_cpus=room.read_cpus,
                 compute=TaskPoolStrategy(size=min(room.read_slots, len(cases))),
                 **_TASK,
@@ -75,23 +65,23 @@ def build_prediction(stages: Stages, cases: Sequence[Case], placement: Placement
                 **_ACTOR,
             )
             .map(_named("finish_case", stages.finish), num_cpus=room.finish_cpus, **_TASK),
-            stages.root,
+            stages.surroundings,
             stages.run_id,
             room.commit_cpus,
         )
 
 
-def build_evaluation(stage: Evaluate, root: str, run_id: str, cases: Sequence[Case], slots: int) -> Dataset:
+def build_evaluation(stage: Evaluate, run_id: str, cases: Sequence[Case], slots: int, gate: Gate) -> Dataset:
     """The lazy scoring pipeline over `cases`, at most `slots` of them in work at a time."""
     with _quiet_warnings():
         return _committed(
             _references(cases).map(
-                _named("evaluate_case", stage),
+                _gated("evaluate_case", stage, gate),
                 num_cpus=EVALUATE_CPUS,
                 compute=TaskPoolStrategy(size=min(slots, len(cases))),
                 **_TASK,
             ),
-            root,
+            stage.surroundings,
             run_id,
             COMMIT_CPUS,
         )
@@ -102,49 +92,14 @@ def _references(cases: Sequence[Case]) -> Dataset:
     return ray.data.from_arrow(rows).repartition(target_num_rows_per_block=1)
 
 
-def _committed(dataset: Dataset, root: str, run_id: str, cpus: float) -> Dataset:
+def _committed(dataset: Dataset, surroundings: Surroundings, run_id: str, cpus: float) -> Dataset:
     return dataset.map(
         _actor(CommitCase),
-        fn_constructor_args=(root, run_id),
+        fn_constructor_args=(surroundings, run_id),
         num_cpus=cpus,
         compute=ActorPoolStrategy(size=1),
-        **_ACTOR,
+        **_COMMITTER,
     )
-
-
-def run_passes(
-    build: Build, cases: Sequence[Case], attempts: int, case_ended: Callable[[str, Failure | None], None]
-) -> list[Case]:
-    """Run passes over the cases that have not ended yet; returns those that never did.
-
-    The second pass queues no case behind another; the last one takes one case at a time, so that what is lost
-    in it was lost alone.
-
-    Args:
-        build: makes the pipeline over some cases.
-        cases: what to do.
-        attempts: number of passes.
-        case_ended: told of every case as it ends.
-
-    Raises:
-        GoatRayError: a stage met something that is no case's fault, or Ray itself failed.
-    """
-    _quiet()
-    missing = list(cases)
-    for attempt in range(attempts):
-        if attempt:
-            logging.getLogger(__name__).warning("%d case(s) lost their worker; trying them again", len(missing))
-        ended = set()
-        care = Care(careful=attempt > 0, alone=0 < attempt == attempts - 1)
-        for row in _stream(build(missing, care)):
-            if row["fatal"]:
-                raise GoatRayError(f"unexpected error in {row['fatal']}")
-            ended.add(row["case_id"])
-            case_ended(row["case_id"], decode_failure(row["error"]) if row["error"] else None)
-        missing = [case for case in missing if case.case_id not in ended]
-        if not missing:
-            break
-    return missing
 
 
 @contextmanager
@@ -155,7 +110,13 @@ def _quiet_warnings() -> Iterator[None]:
         yield
 
 
-def _stream(dataset: Dataset) -> Iterator[Row]:
+def rows_of(dataset: Dataset) -> Iterator[Row]:
+    """Run a pipeline; its rows, in the order they are ready.
+
+    Raises:
+        GoatRayError: Ray itself failed.
+    """
+    _quiet()
     context = dataset.context
     context.print_on_execution_start = False
     # A block that dies with its worker is not the end of the run: the next pass tries its case again.
@@ -167,6 +128,15 @@ def _stream(dataset: Dataset) -> Iterator[Row]:
         yield from dataset.iter_rows()
     except (RayError, SystemException, ExecutionTimeoutError) as error:
         raise GoatRayError(f"the Ray pipeline failed: {error}") from error
+
+
+def _gated(name: str, stage: Callable[[Row], Row], gate: Gate) -> Callable[[Row], Row]:
+    """A first stage that touches no case once the gate is closed."""
+
+    def call(row: Row) -> Row:
+        return stage(row if gate.admits(row["case_id"]) else {**row, "fatal": NOT_STARTED})
+
+    return _named(name, call)
 
 
 def _named(name: str, stage: Callable[[Row], Row]) -> Callable[[Row], Row]:

@@ -1,25 +1,34 @@
 """Scoring of label maps that are there already: ours, a peer's or a challenge submission's."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from goat_ray.cases import PREDICTION, FailedCase, discover_pairs
-from goat_ray.commits import open_run
 from goat_ray.config import EvaluateConfig
 from goat_ray.errors import CaseError, Category, ConfigError, StorageError
+from goat_ray.filesystems import use_s3
 from goat_ray.metrics.specs import Policy, Spec, find_policy
-from goat_ray.pipeline.cluster import evaluation_slots
-from goat_ray.pipeline.dataset import Build, build_evaluation
-from goat_ray.pipeline.job import Job, RunSummary, carry_out
+from goat_ray.pipeline.cluster import evaluation_slots, ray_session
+from goat_ray.pipeline.dataset import build_evaluation, rows_of
+from goat_ray.pipeline.gate import Gate
+from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Job, RunSummary, carry_out
+from goat_ray.pipeline.passes import Stream
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.provenance import about_run
 from goat_ray.pipeline.stages import Evaluate
+from goat_ray.pipeline.stopping import Stop
+from goat_ray.pipeline.watchdog import Surroundings
 from goat_ray.report.exports import export_files
+from goat_ray.runs import open_run
 from goat_ray.storage import RunStore, absolute
 from goat_ray.tables import read_table
 
+_CASE_TIMEOUT_S = 21600.0
+
 
 def evaluate_cohort(
-    config: EvaluateConfig, reporter: Reporter | None = None, *, overwrite: bool = False, retry_failed: bool = False
+    config: EvaluateConfig, reporter: Reporter | None = None, *, overwrite: bool = False, again: Again = NOTHING_AGAIN
 ) -> RunSummary:
     """Score label maps against their references into a run folder, or finish a run that was begun there.
 
@@ -27,7 +36,7 @@ def evaluate_cohort(
         config: what to do; see `EvaluateConfig`.
         reporter: told of every case as it ends.
         overwrite: discard the run that is in the folder.
-        retry_failed: try the cases again that an earlier call recorded as failed.
+        again: what of an earlier call's work is looked at again.
 
     Raises:
         ConfigError: nothing can be scored as configured; raised before any work.
@@ -35,13 +44,17 @@ def evaluate_cohort(
     """
     policy = find_policy(config.spec)
     job = prepare(config, policy, overwrite=overwrite)
-    stage = Evaluate(policy, config.official or config.exports)
+    stage = stage_of(config, policy, job)
 
-    def make_build() -> Build:
-        slots = evaluation_slots(config.workers)
-        return lambda cases, care: build_evaluation(stage, job.store.root, job.run_id, cases, care.slots(slots))
+    @contextmanager
+    def engine(stop: Stop) -> Iterator[Stream]:
+        with ray_session(config.address), stop.on_signals():
+            slots, gate = evaluation_slots(config.workers), Gate()
+            yield lambda cases, care: stop.rows(
+                rows_of(build_evaluation(stage, job.run_id, cases, care.slots(slots), gate)), gate.close
+            )
 
-    summary = carry_out(job, make_build, reporter or Silent(), retry_failed=retry_failed)
+    summary = carry_out(job, engine, reporter or Silent(), again)
     if config.exports:
         _write_exports(job, summary)
     return summary
@@ -53,6 +66,7 @@ def prepare(config: EvaluateConfig, policy: Policy, *, overwrite: bool = False) 
     Raises:
         ConfigError: no case in common, a run folder with other settings, or storage out of reach.
     """
+    use_s3(config.s3)
     try:
         discovery = discover_pairs(config.labels, config.references, sites=config.sites)
         store = RunStore(absolute(config.out))
@@ -69,12 +83,16 @@ def prepare(config: EvaluateConfig, policy: Policy, *, overwrite: bool = False) 
         store=store,
         run_id=run_id,
         watched=(PREDICTION, "reference"),
-        attempts=config.attempts,
-        address=config.address,
-        limit=config.limit,
+        config=config,
         warnings=lambda _ledger: warnings,
         penalties=lambda failed: _penalties(failed, policy) if config.missing == "penalise" else (),
     )
+
+
+def stage_of(config: EvaluateConfig, policy: Policy, job: Job) -> Evaluate:
+    """The stage that scores a case."""
+    surroundings = Surroundings(job.store.root, config.s3, config.case_timeout_s or _CASE_TIMEOUT_S)
+    return Evaluate(policy, config.official or config.exports, surroundings)
 
 
 def _penalties(failed: FailedCase, policy: Policy) -> list[dict[str, Any]]:

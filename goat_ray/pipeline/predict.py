@@ -1,22 +1,32 @@
 """The main job: a cohort goes in; labels, commits and tables come out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from goat_ray.cases import Discovery, discover
-from goat_ray.commits import Ledger, open_run
 from goat_ray.config import NO_SPEC, RunConfig
 from goat_ray.errors import ConfigError, StorageError
+from goat_ray.filesystems import use_s3
 from goat_ray.labels import MODALITIES
+from goat_ray.ledger import Ledger
 from goat_ray.members.ensemble import Ensemble, check_members, load_ensemble, load_network
 from goat_ray.members.plans import Preprocessing
 from goat_ray.metrics.specs import Policy, find_policy
-from goat_ray.pipeline.cluster import Placement, place_on_this_cluster
-from goat_ray.pipeline.dataset import Build, Stages, build_prediction
-from goat_ray.pipeline.job import Job, RunSummary, carry_out
+from goat_ray.pipeline.cluster import place_on_this_cluster, ray_session
+from goat_ray.pipeline.dataset import Stages, build_prediction, rows_of
+from goat_ray.pipeline.gate import Gate
+from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Job, RunSummary, carry_out
+from goat_ray.pipeline.passes import Stream
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.provenance import about_run
 from goat_ray.pipeline.stages import Finish, Predict, PredictSettings, Read
+from goat_ray.pipeline.stopping import Stop
+from goat_ray.pipeline.watchdog import Surroundings
+from goat_ray.runs import open_run
 from goat_ray.storage import RunStore, absolute
+
+_CASE_TIMEOUT_S = {"cuda": 900.0, "cpu": 21600.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +40,7 @@ class Prediction:
 
 
 def predict_cohort(
-    config: RunConfig, reporter: Reporter | None = None, *, overwrite: bool = False, retry_failed: bool = False
+    config: RunConfig, reporter: Reporter | None = None, *, overwrite: bool = False, again: Again = NOTHING_AGAIN
 ) -> RunSummary:
     """Segment a cohort into a run folder, or finish a run that was begun there.
 
@@ -38,7 +48,7 @@ def predict_cohort(
         config: what to do; see `RunConfig`.
         reporter: told of every case as it ends.
         overwrite: discard the run that is in the folder.
-        retry_failed: try the cases again that an earlier call recorded as failed.
+        again: what of an earlier call's work is looked at again.
 
     Raises:
         ConfigError: nothing can be run as configured; raised before any work.
@@ -47,12 +57,16 @@ def predict_cohort(
     """
     prediction = prepare(config, overwrite=overwrite)
 
-    def make_build() -> Build:
-        placement = place_on_this_cluster(config.device, config.workers, config.threads)
-        stages = stages_of(prediction, placement)
-        return lambda cases, care: build_prediction(stages, cases, placement, care)
+    @contextmanager
+    def engine(stop: Stop) -> Iterator[Stream]:
+        with ray_session(config.address), stop.on_signals():
+            placement = place_on_this_cluster(config.device, config.workers, config.threads)
+            stages, gate = stages_of(prediction, placement.device, placement.threads), Gate()
+            yield lambda cases, care: stop.rows(
+                rows_of(build_prediction(stages, cases, placement, care, gate)), gate.close
+            )
 
-    return carry_out(prediction.job, make_build, reporter or Silent(), retry_failed=retry_failed)
+    return carry_out(prediction.job, engine, reporter or Silent(), again)
 
 
 def prepare(config: RunConfig, *, overwrite: bool = False) -> Prediction:
@@ -69,6 +83,7 @@ def prepare(config: RunConfig, *, overwrite: bool = False) -> Prediction:
 
 
 def _checked(config: RunConfig, overwrite: bool) -> Prediction:
+    use_s3(config.s3)
     policy = None if config.spec == NO_SPEC else find_policy(config.spec)
     ensemble = load_ensemble(config.ensemble, config.members)
     check_members(ensemble)
@@ -99,9 +114,7 @@ def _checked(config: RunConfig, overwrite: bool) -> Prediction:
         store=store,
         run_id=open_run(store, fingerprint, about, overwrite),
         watched=MODALITIES,
-        attempts=config.attempts,
-        address=config.address,
-        limit=config.limit,
+        config=config,
         warnings=lambda ledger: _warnings(policy, discovery, ledger, config.out),
     )
     return Prediction(config, ensemble, policy, job)
@@ -126,10 +139,12 @@ def _warnings(policy: Policy | None, discovery: Discovery, ledger: Ledger, out: 
     return tuple(told)
 
 
-def stages_of(prediction: Prediction, placement: Placement, worker: type[Predict] = Predict) -> Stages:
-    """The stages of a prediction, with `worker` holding the members."""
+def stages_of(prediction: Prediction, device: str, threads: int, worker: type[Predict] = Predict) -> Stages:
+    """The stages of a prediction on a device, with `worker` holding the members."""
     config = prediction.config
     preprocessings = _preprocessings(prediction.ensemble)
+    timeout_s = config.case_timeout_s or _CASE_TIMEOUT_S[device]
+    surroundings = Surroundings(prediction.job.store.root, config.s3, timeout_s)
     settings = PredictSettings(
         ensemble=absolute(config.ensemble),
         members=config.members,
@@ -139,14 +154,15 @@ def stages_of(prediction: Prediction, placement: Placement, worker: type[Predict
         decode=config.decode,
         mirroring=config.mirroring,
         windows_per_batch=config.windows_per_batch,
-        device=placement.device,
-        threads=placement.threads,
+        device=device,
+        threads=threads,
+        surroundings=surroundings,
     )
     return Stages(
-        read=Read(preprocessings),
+        read=Read(preprocessings, surroundings),
         predict=settings,
-        finish=Finish(config.decode, config.postprocess, prediction.policy),
-        root=prediction.job.store.root,
+        finish=Finish(config.decode, config.postprocess, prediction.policy, surroundings),
+        surroundings=surroundings,
         run_id=prediction.job.run_id,
         worker=worker,
     )

@@ -11,7 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from goat_ray.cases import Case
-from goat_ray.errors import CaseError, Category, Failure
+from goat_ray.commits import Suspect
+from goat_ray.errors import CaseError, Category, DeviceLostError, Failure
+from goat_ray.filesystems import use_s3
+from goat_ray.pipeline.watchdog import Surroundings, abandon, watched
+
+NOT_STARTED = "not started"
+"""`fatal` of a row whose case was not let in, because the run is to stop."""
 
 Row = dict[str, Any]
 Work = Callable[[Case, Row, dict[str, Any]], Row]
@@ -30,20 +36,26 @@ def reference_row(case: Case) -> Row:
     }
 
 
-def run_stage(name: str, work: Work, empty: Mapping[str, Any], row: Row) -> Row:
+def run_stage(name: str, work: Work, empty: Mapping[str, Any], row: Row, surroundings: Surroundings) -> Row:
     """Run one stage on one row.
 
     `work` gets the case, the row and the case's context (plain values that it may extend; they travel as
     JSON) and returns payload columns. A `CaseError` ends the case; anything unexpected is carried to the
-    driver as `fatal`, which stops the run there: raised here, Ray would drop the row or hang.
+    driver as `fatal`, which stops the run there: raised here, Ray would drop the row or hang. A case that takes
+    too long, or loses the device, ends the process.
     """
     result = {**{column: row[column] for column in _COMMON}, **empty}
     if row["error"] or row["fatal"]:
         return result
     context = json.loads(row["context"])
     started, cpu_started = time.perf_counter(), time.process_time()
+    use_s3(surroundings.s3)
     try:
-        payload = work(Case.from_dict(json.loads(row["case"])), row, context)
+        with watched(surroundings, row["case_id"], name):
+            payload = work(Case.from_dict(json.loads(row["case"])), row, context)
+    except DeviceLostError as error:
+        abandon(surroundings, Suspect(row["case_id"], Category.MODEL_FAILED, str(error), name))
+        raise
     except CaseError as error:
         return {**result, "error": encode_failure(Failure.of(error, name))}
     except MemoryError:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from goat_ray.cases import PREDICTION, Case, FailedCase
-from goat_ray.commits import Commit, Output, label_key, write_commit, write_failure
+from goat_ray.commits import Commit, Output, Timings, label_key, write_commit, write_failure
 from goat_ray.config import Blending, Decode, PostprocessConfig
-from goat_ray.errors import CaseError, Category, EnsembleError, Failure, StorageError
+from goat_ray.errors import CaseError, Category, EnsembleError, StorageError
+from goat_ray.filesystems import use_s3
 from goat_ray.imaging.geometry import Box, from_network_axes, network_spacing_mm, uncrop
 from goat_ray.imaging.nifti import Grid, encode_labels
 from goat_ray.imaging.reading import load_case, load_labels
@@ -25,6 +26,7 @@ from goat_ray.metrics.shapes import predicted_shapes
 from goat_ray.metrics.specs import Policy
 from goat_ray.pipeline.facts import grid_columns, predicted_rows, region_rows
 from goat_ray.pipeline.rows import Row, decode_failure, run_stage
+from goat_ray.pipeline.watchdog import Surroundings
 from goat_ray.postprocess import postprocess
 from goat_ray.storage import RunStore
 
@@ -38,11 +40,12 @@ class Read:
     """Reference row to preprocessed volumes, one column for each preprocessing the members ask for."""
 
     preprocessings: tuple[Preprocessing, ...]
+    surroundings: Surroundings
 
     def __call__(self, row: Row) -> Row:
         """Run the stage on one row."""
         empty = {_image_column(index): _NO_IMAGE for index in range(len(self.preprocessings))}
-        return run_stage("read", self._work, empty, row)
+        return run_stage("read", self._work, empty, row, self.surroundings)
 
     def _work(self, case: Case, _row: Row, context: dict[str, Any]) -> Row:
         loaded = load_case(case)
@@ -74,6 +77,7 @@ class PredictSettings:
     windows_per_batch: int
     device: str
     threads: int
+    surroundings: Surroundings
 
 
 class Predict:
@@ -85,6 +89,7 @@ class Predict:
         from goat_ray.members.ensemble import load_ensemble
         from goat_ray.members.predictor import Predictor, PredictorSettings
 
+        use_s3(settings.surroundings.s3)
         ensemble = load_ensemble(settings.ensemble, settings.members)
         if ensemble.sha256 != settings.ensemble_sha256:
             raise EnsembleError(f"{settings.ensemble} is not the ensemble this run was started with")
@@ -103,7 +108,7 @@ class Predict:
 
     def __call__(self, row: Row) -> Row:
         """Run the stage on one row."""
-        return run_stage("predict", self._work, {"labels": _NO_LABELS}, row)
+        return run_stage("predict", self._work, {"labels": _NO_LABELS}, row, self._settings.surroundings)
 
     def _work(self, _case: Case, row: Row, context: dict[str, Any]) -> Row:
         box = _box(context)
@@ -127,10 +132,11 @@ class Finish:
     decode: Decode
     postprocess: PostprocessConfig
     policy: Policy | None
+    surroundings: Surroundings
 
     def __call__(self, row: Row) -> Row:
         """Run the stage on one row."""
-        return run_stage("finish", self._work, _NOTHING_TO_COMMIT, row)
+        return run_stage("finish", self._work, _NOTHING_TO_COMMIT, row, self.surroundings)
 
     def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
         grid = Grid.from_dict(context["grid"])
@@ -184,10 +190,11 @@ class Evaluate:
 
     policy: Policy
     official: bool
+    surroundings: Surroundings
 
     def __call__(self, row: Row) -> Row:
         """Run the stage on one row."""
-        return run_stage("evaluate", self._work, _NOTHING_TO_COMMIT, row)
+        return run_stage("evaluate", self._work, _NOTHING_TO_COMMIT, row, self.surroundings)
 
     def _work(self, case: Case, _row: Row, context: dict[str, Any]) -> Row:
         loaded = load_labels(case.images[PREDICTION], PREDICTION, Category.MISSING_PREDICTION)
@@ -206,15 +213,17 @@ class Evaluate:
 class CommitCase:
     """The last stage: durable outputs, then the commit or error object; what leaves is a status row."""
 
-    def __init__(self, root: str, run_id: str) -> None:
-        self._store = RunStore(root)
+    def __init__(self, surroundings: Surroundings, run_id: str) -> None:
+        self._surroundings = surroundings
+        self._store = RunStore(surroundings.root)
         self._run_id = run_id
 
     def __call__(self, row: Row) -> Row:
         """Run the stage on one row."""
-        done = run_stage("commit", self._work, {}, row)
+        done = run_stage("commit", self._work, {}, row, self._surroundings)
         if done["error"] and not done["fatal"]:
-            done = run_stage("commit", self._record_failure, {}, {**done, "failure": done["error"], "error": ""})
+            failed = {**done, "failure": done["error"], "error": ""}
+            done = run_stage("commit", self._record_failure, {}, failed, self._surroundings)
         return {"case_id": done["case_id"], "error": done["error"], "fatal": done["fatal"]}
 
     def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
@@ -229,11 +238,9 @@ class CommitCase:
             inputs=context["inputs"],
             tables=json.loads(row["tables"]),
             environment=context.get("environment", {}),
-            timings_s=context["timings_s"],
-            cpu_s=context["cpu_s"],
         )
         try:
-            write_commit(self._store, commit, outputs)
+            write_commit(self._store, commit, outputs, Timings(context["timings_s"], context["cpu_s"]))
         except StorageError as error:
             hint = "check the permissions and the free space of --out, then run the same command again"
             raise CaseError(Category.WRITE_FAILED, str(error), hint) from error
@@ -243,13 +250,6 @@ class CommitCase:
         failure = decode_failure(row["failure"])
         write_failure(self._store, FailedCase(case.case_id, failure, case.site, case.cohort))
         return {"error": row["failure"]}
-
-
-def worker_lost(attempts: int) -> Failure:
-    """The failure of a case that vanished with its worker every time it was tried."""
-    message = f"no worker lived to deliver this case, {attempts} times in a row, the last time with no other beside it"
-    hint = "look for the out-of-memory killer in the workers' system log; give them more memory, or leave the case out"
-    return Failure(Category.WORKER_LOST, message, hint, "unknown", attempts)
 
 
 def _image_column(index: int) -> str:

@@ -57,11 +57,13 @@ def test_a_case_is_cropped_in_network_axes_and_modality_order(tmp_path):
 
 def test_the_inputs_are_recorded(tmp_path):
     case = case_of(tmp_path)
-    data = (tmp_path / "case-t2w.nii.gz").read_bytes()
+    path = tmp_path / "case-t2w.nii.gz"
+    data = path.read_bytes()
     assert load_case(case).inputs["t2w"].to_dict() == {
         "name": "case-t2w.nii.gz",
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
+        "version": str(path.stat().st_mtime_ns),
     }
 
 

@@ -9,16 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from goat_ray import storage
-from goat_ray.commits import Ledger
 from goat_ray.config import EvaluateConfig, RunConfig
 from goat_ray.errors import ConfigError
+from goat_ray.ledger import Ledger
 from goat_ray.metrics.specs import SPECS, find_policy
-from goat_ray.pipeline.cluster import plan_placement
 from goat_ray.pipeline.evaluate import evaluate_cohort, prepare
 from goat_ray.pipeline.job import RunSummary
-from goat_ray.pipeline.predict import predict_cohort, stages_of
 from goat_ray.pipeline.predict import prepare as prepare_prediction
+from goat_ray.pipeline.predict import stages_of
 from tests.cohorts import phantom, write_case
+from tests.inline import evaluate_inline, predict_inline
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -115,9 +115,9 @@ def test_one_worker_or_many_in_one_go_or_resumed_the_tables_are_the_same(
 def test_other_settings_are_refused_on_the_same_folder(plain: RunSummary, config: EvaluateConfig) -> None:
     config = config.model_copy(update={"out": plain.out})
     with pytest.raises(ConfigError, match=r"spec\.brats2023-gli, spec\.brats2023-met differ"):
-        evaluate_cohort(config.model_copy(update={"spec": "brats2023-met"}))
+        evaluate_inline(config.model_copy(update={"spec": "brats2023-met"}))
     with pytest.raises(ConfigError, match="missing differ"):
-        evaluate_cohort(config.model_copy(update={"missing": "exclude"}))
+        evaluate_inline(config.model_copy(update={"missing": "exclude"}))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["penalise", "exclude"])
 def survived(request: pytest.FixtureRequest, faulty: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
     """A run over the unusable pairs, by either policy."""
-    return evaluate_cohort(config_of(faulty, tmp_path_factory.mktemp("survived") / "run", missing=request.param))
+    return evaluate_inline(config_of(faulty, tmp_path_factory.mktemp("survived") / "run", missing=request.param))
 
 
 OUTCOMES = {
@@ -195,7 +195,7 @@ def test_a_missing_prediction_is_penalised_or_left_out_as_asked(survived: RunSum
 def test_each_case_is_scored_by_its_own_cohort(config: EvaluateConfig, tmp_path: Path) -> None:
     sites = tmp_path / "sites.csv"
     sites.write_text(f"case_id,site,cohort\n{CASES[0]},north,gli\n{CASES[2]},south,OTHER\nnobody,east,GLI\n")
-    summary = evaluate_cohort(config.model_copy(update={"spec": "goat2025", "sites": str(sites)}))
+    summary = evaluate_inline(config.model_copy(update={"spec": "goat2025", "sites": str(sites)}))
     cases = {row["case_id"]: row for row in rows(summary, "cases")}
     assert [cases[case_id]["spec"] for case_id in CASES] == ["goat2025-gli", "goat2025-men", None]
     assert cases[CASES[2]]["failure_category"] == "unknown_cohort"
@@ -205,9 +205,9 @@ def test_each_case_is_scored_by_its_own_cohort(config: EvaluateConfig, tmp_path:
 
 def test_the_official_columns_are_there_on_request_only(config: EvaluateConfig) -> None:
     met = {"spec": "goat2025-met", "limit": 1}
-    plain = evaluate_cohort(config.model_copy(update=met))
+    plain = evaluate_inline(config.model_copy(update=met))
     assert {row["official_sensitivity"] for row in rows(plain, "regions")} == {None}
-    official = evaluate_cohort(config.model_copy(update={**met, "official": True}), overwrite=True)
+    official = evaluate_inline(config.model_copy(update={**met, "official": True}), overwrite=True)
     assert all(row["official_sensitivity"] is not None for row in rows(official, "regions"))
 
 
@@ -233,7 +233,7 @@ def test_label_maps_on_s3_give_the_same_tables(plain: RunSummary, pairs: Path, s
     for path in pairs.rglob("*.nii.gz"):
         store.write(path.relative_to(pairs).as_posix(), path.read_bytes())
     there = {name: f"{s3_bucket}/{name}" for name in ("labels", "references", "out")}
-    remote = evaluate_cohort(EvaluateConfig(spec="brats2023-gli", **there))
+    remote = evaluate_inline(EvaluateConfig(spec="brats2023-gli", **there))
     results = storage.RunStore(remote.out)
     assert {name: results.read(f"tables/{name}.parquet") for name in STABLE_TABLES} == tables_of(plain)
 
@@ -252,7 +252,7 @@ def test_nothing_starts_when_nothing_could_be_scored(
     monkeypatch.chdir(tmp_path)
     write_labels(tmp_path / "strangers" / "other.nii.gz", boxes())
     with pytest.raises(ConfigError, match=words):
-        evaluate_cohort(config.model_copy(update=change))
+        evaluate_inline(config.model_copy(update=change))
     assert not Path(config.out).exists()
 
 
@@ -263,7 +263,7 @@ def test_a_replaced_label_file_is_scored_again(config: EvaluateConfig, tmp_path:
     for shift, name in enumerate(("first", "second")):
         write_labels(tmp_path / f"{name}.nii.gz", boxes(shift))
         manifest.write_text(f"case_id,prediction\ncase,{name}.nii.gz\n")
-        summary = evaluate_cohort(here)
+        summary = evaluate_inline(here)
         assert (summary.ok, summary.already_done) == (1, 0)
     assert next(row["dice"] for row in rows(summary, "regions") if row["region"] == "WT") < 1
 
@@ -289,7 +289,7 @@ def test_predict_scores_what_has_a_reference_and_keeps_every_label(
 ) -> None:
     out = str(tmp_path / "run")
     settings = RunConfig(cohort=str(annotated), ensemble=str(ensemble), out=out, threads=1, workers=1)
-    summary = predict_cohort(settings)
+    summary = predict_inline(settings)
     assert (summary.ok, summary.failed, summary.unscored) == (3, 0, 1)
     cases = rows(summary, "cases")
     assert [row["evaluation"] for row in cases] == ["ok", "geometry_mismatch", None]
@@ -299,7 +299,7 @@ def test_predict_scores_what_has_a_reference_and_keeps_every_label(
     assert all(row["mean_probability"] is not None for row in scored if row["pred_volume_vox"])
     # The same map, scored later from its file.
     references = {"labels": out, "references": str(annotated), "out": str(tmp_path / "later"), "spec": "brats2023-gli"}
-    later = evaluate_cohort(EvaluateConfig(**references))
+    later = evaluate_inline(EvaluateConfig(**references))
     mine = {row["region"]: row for row in scored}
     theirs = {row["region"]: row for row in rows(later, "regions") if row["case_id"] == "BraTS-GoAT-00001"}
     for region in SPECS["brats2023-gli"].regions:
@@ -313,8 +313,8 @@ def test_references_that_come_late_are_told_and_not_predicted_for_again(
     settings = RunConfig(
         cohort=str(cohort), ensemble=str(ensemble), out=str(tmp_path / "run"), threads=1, workers=1, limit=1
     )
-    assert predict_cohort(settings).warnings == ()
-    late = predict_cohort(settings.model_copy(update={"references": str(annotated)}))
+    assert predict_inline(settings).warnings == ()
+    late = predict_inline(settings.model_copy(update={"references": str(annotated)}))
     assert late.already_done == 1
     assert any("goat-ray evaluate" in warning for warning in late.warnings)
 
@@ -322,4 +322,4 @@ def test_references_that_come_late_are_told_and_not_predicted_for_again(
 def test_scoring_can_be_switched_off(annotated: Path, ensemble: Path, tmp_path: Path) -> None:
     settings = RunConfig(cohort=str(annotated), ensemble=str(ensemble), out=str(tmp_path / "run"), spec="none")
     prediction = prepare_prediction(settings)
-    assert stages_of(prediction, plan_placement([4], 0, "cpu", 1, 1)).finish.policy is None
+    assert stages_of(prediction, "cpu", 1).finish.policy is None

@@ -1,6 +1,5 @@
 """The whole path: cohorts in, labels and tables out, whatever happens on the way."""
 
-import functools
 import json
 import os
 import signal
@@ -17,14 +16,14 @@ import pytest
 from goat_ray.cases import discover
 from goat_ray.config import PostprocessConfig, RunConfig
 from goat_ray.errors import Category, ConfigError, EnsembleError, GoatRayError
-from goat_ray.pipeline import predict
-from goat_ray.pipeline.cluster import plan_placement
-from goat_ray.pipeline.dataset import Care, build_prediction, run_passes
-from goat_ray.pipeline.job import RunSummary
+from goat_ray.pipeline.cluster import Placement, plan_placement
+from goat_ray.pipeline.dataset import build_prediction
+from goat_ray.pipeline.gate import Gate
+from goat_ray.pipeline.job import Again, RunSummary
+from goat_ray.pipeline.passes import Care
 from goat_ray.pipeline.predict import predict_cohort, prepare, stages_of
-from goat_ray.pipeline.rows import Row
-from goat_ray.pipeline.stages import Predict, PredictSettings
 from tests.cohorts import SHAPE, phantom, write_case, write_tiny_ensemble
+from tests.inline import predict_inline
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -89,7 +88,7 @@ def test_three_workers_give_the_same_bytes_as_one(plain_run: RunSummary, config:
 
 
 def test_the_postprocessing_rule_shows_in_labels_and_tables(plain_run: RunSummary, config: RunConfig) -> None:
-    none = predict_cohort(config.model_copy(update={"postprocess": PostprocessConfig(method="none")}))
+    none = predict_inline(config.model_copy(update={"postprocess": PostprocessConfig(method="none")}))
     assert pq.read_table(f"{none.out}/tables/components.parquet").num_rows == 0
     removed = pq.read_table(f"{plain_run.out}/tables/components.parquet").to_pylist()
     volume = {
@@ -105,35 +104,35 @@ def test_the_postprocessing_rule_shows_in_labels_and_tables(plain_run: RunSummar
 
 
 def test_a_second_run_does_nothing_and_changes_nothing(config: RunConfig) -> None:
-    first = predict_cohort(config)
+    first = predict_inline(config)
     before = outputs(first.out)
     times = {path: path.stat().st_mtime_ns for path in Path(first.out).glob("labels/*")}
-    second = predict_cohort(config)
+    second = predict_inline(config)
     assert (second.ok, second.already_done) == (5, 5)
     assert outputs(second.out) == before
     assert {path: path.stat().st_mtime_ns for path in Path(first.out).glob("labels/*")} == times
 
 
 def test_a_lost_label_is_made_again_and_the_others_are_kept(plain_run: RunSummary, config: RunConfig) -> None:
-    first = predict_cohort(config)
+    first = predict_inline(config)
     (Path(first.out) / "labels" / "BraTS-GoAT-00003.nii.gz").unlink()
-    second = predict_cohort(config)
+    second = predict_inline(config)
     assert second.already_done == 4
     assert outputs(second.out) == outputs(plain_run.out)
 
 
 def test_a_limited_run_counts_the_rest_as_skipped_and_can_be_finished(plain_run: RunSummary, config: RunConfig) -> None:
-    part = predict_cohort(config.model_copy(update={"limit": 2}))
+    part = predict_inline(config.model_copy(update={"limit": 2}))
     assert (part.discovered, part.ok, part.failed, part.skipped) == (5, 2, 0, 3)
-    whole = predict_cohort(config)
+    whole = predict_inline(config)
     assert (whole.ok, whole.already_done) == (5, 2)
     assert outputs(whole.out) == outputs(plain_run.out)
 
 
 def test_other_settings_are_refused_on_the_same_folder_with_the_keys_named(config: RunConfig) -> None:
-    predict_cohort(config.model_copy(update={"limit": 1}))
+    predict_inline(config.model_copy(update={"limit": 1}))
     with pytest.raises(ConfigError, match="decode differ"):
-        predict_cohort(config.model_copy(update={"decode": "argmax"}))
+        predict_inline(config.model_copy(update={"decode": "argmax"}))
 
 
 def test_a_killed_driver_loses_nothing(plain_run: RunSummary, config: RunConfig) -> None:
@@ -211,7 +210,7 @@ def test_each_bad_case_is_a_row_with_a_hint_and_the_others_are_unharmed(
     expected = bad_cohort(folder)
     for number in (1, 2):
         write_case(folder, f"BraTS-GoAT-0000{number}", seed=number)
-    summary = predict_cohort(config.model_copy(update={"cohort": str(folder)}))
+    summary = predict_inline(config.model_copy(update={"cohort": str(folder)}))
     assert (summary.discovered, summary.ok, summary.failed) == (12, 2, 10)
     failures = pq.read_table(f"{summary.out}/tables/failures.parquet").to_pylist()
     assert {row["case_id"]: row["category"] for row in failures} == expected
@@ -230,7 +229,7 @@ def test_a_manifest_with_bad_ids_fails_exactly_those_rows(config: RunConfig, tmp
     rows = [[case_id, *uris] for case_id in ("good", "twice", "twice", "../escape", "a/b")]
     manifest = tmp_path / "cohort.csv"
     manifest.write_text("\n".join(",".join(row) for row in [["case_id", "t1c", "t1n", "t2f", "t2w"], *rows]))
-    summary = predict_cohort(config.model_copy(update={"cohort": str(manifest)}))
+    summary = predict_inline(config.model_copy(update={"cohort": str(manifest)}))
     assert summary.ok == 1
     assert {failed.case_id: failed.failure.category for failed in summary.failures} == {
         "twice": Category.DUPLICATE_CASE,
@@ -247,10 +246,10 @@ def test_a_repaired_case_is_done_on_retry_and_its_failure_withdrawn(config: RunC
     whole = broken.read_bytes()
     broken.write_bytes(whole[:1000])
     here = config.model_copy(update={"cohort": str(folder)})
-    assert predict_cohort(here).failed == 1
+    assert predict_inline(here).failed == 1
     broken.write_bytes(whole)
-    assert predict_cohort(here).failed == 1
-    assert predict_cohort(here, retry_failed=True).ok == 1
+    assert predict_inline(here).failed == 1
+    assert predict_inline(here, Again(retry=(Category.UNREADABLE_FILE,))).ok == 1
     assert pq.read_table(f"{config.out}/tables/failures.parquet").num_rows == 0
 
 
@@ -260,9 +259,9 @@ def test_a_completed_case_folder_is_picked_up_without_asking(config: RunConfig, 
     whole = missing.read_bytes()
     missing.unlink()
     here = config.model_copy(update={"cohort": str(folder)})
-    assert predict_cohort(here).failures[0].failure.category == Category.MISSING_MODALITY
+    assert predict_inline(here).failures[0].failure.category == Category.MISSING_MODALITY
     missing.write_bytes(whole)
-    assert predict_cohort(here).ok == 1
+    assert predict_inline(here).ok == 1
 
 
 def test_a_case_whose_files_were_exchanged_is_done_again(config: RunConfig, tmp_path: Path) -> None:
@@ -275,17 +274,17 @@ def test_a_case_whose_files_were_exchanged_is_done_again(config: RunConfig, tmp_
     for folder, name in (("a", "case-1"), ("b", "other-1")):
         uris = [f"{folder}/{name}/{name}-{modality}.nii.gz" for modality in columns]
         manifest.write_text(",".join(["case_id", *columns]) + "\n" + ",".join(["patient", *uris]) + "\n")
-        summary = predict_cohort(here)
+        summary = predict_inline(here)
         assert (summary.ok, summary.already_done) == (1, 0)
         seen.append(outputs(summary.out)["labels/patient.nii.gz"])
     assert seen[0] != seen[1]
 
 
 def test_sites_given_later_reach_every_table(config: RunConfig, tmp_path: Path) -> None:
-    first = predict_cohort(config.model_copy(update={"limit": 1}))
+    first = predict_inline(config.model_copy(update={"limit": 1}))
     sites = tmp_path / "sites.csv"
     sites.write_text("case_id,site\nBraTS-GoAT-00001,harbour\n")
-    predict_cohort(config.model_copy(update={"limit": 1, "sites": str(sites)}))
+    predict_inline(config.model_copy(update={"limit": 1, "sites": str(sites)}))
     for name in STABLE_TABLES:
         rows = pq.read_table(f"{first.out}/tables/{name}.parquet").to_pylist()
         assert {row["site"] for row in rows} <= {"harbour"}, name
@@ -295,7 +294,7 @@ def test_a_member_that_yields_nan_fails_the_case_instead_of_leaving_the_member_o
     config: RunConfig, tmp_path: Path
 ) -> None:
     poisoned = write_tiny_ensemble(tmp_path / "poisoned", poisoned=True)
-    summary = predict_cohort(config.model_copy(update={"ensemble": str(poisoned), "limit": 1}))
+    summary = predict_inline(config.model_copy(update={"ensemble": str(poisoned), "limit": 1}))
     (failed,) = summary.failures
     assert failed.failure.category == Category.NON_FINITE_OUTPUT
     assert "Regions" in failed.failure.message
@@ -303,11 +302,11 @@ def test_a_member_that_yields_nan_fails_the_case_instead_of_leaving_the_member_o
 
 
 def test_a_subset_of_members_is_another_run(config: RunConfig) -> None:
-    one = predict_cohort(config.model_copy(update={"members": ("Labels",), "limit": 1}))
+    one = predict_inline(config.model_copy(update={"members": ("Labels",), "limit": 1}))
     (row,) = pq.read_table(f"{one.out}/tables/cases.parquet").to_pylist()
     assert row["members"] == ["Labels"]
     with pytest.raises(ConfigError, match="ensemble_sha256 differ"):
-        predict_cohort(config.model_copy(update={"limit": 1}))
+        predict_inline(config.model_copy(update={"limit": 1}))
 
 
 @pytest.mark.parametrize(
@@ -322,75 +321,18 @@ def test_nothing_is_written_when_the_request_cannot_be_met(
     config: RunConfig, change: dict[str, object], error: type[GoatRayError]
 ) -> None:
     with pytest.raises(error):
-        predict_cohort(config.model_copy(update=change))
+        predict_inline(config.model_copy(update=change))
     assert not Path(config.out).exists()
 
 
-class Suicidal(Predict):
-    """A worker that dies whenever it gets case 3."""
-
-    def __call__(self, row: Row) -> Row:
-        if row["case_id"] == "BraTS-GoAT-00003":
-            os._exit(70)
-        return super().__call__(row)
-
-
-class Buggy(Predict):
-    """A worker with a programming error."""
-
-    def __init__(self, settings: PredictSettings) -> None:
-        self._settings = settings
-
-    def _work(self, *_: object) -> Row:
-        raise KeyError("a bug")
-
-
-def test_a_case_that_kills_its_worker_is_given_up_and_its_neighbours_are_done(config: RunConfig) -> None:
-    prediction = prepare(config)
-    placement = plan_placement([4], 0, "cpu", 1, 1)
-    stages = stages_of(prediction, placement, worker=Suicidal)
-    ended: list[str] = []
-    build = functools.partial(build_prediction, stages)
-    lost = run_passes(
-        lambda cases, care: build(cases, placement, care),
-        prediction.job.cases,
-        2,
-        lambda case_id, _: ended.append(case_id),
-    )
-    assert [case.case_id for case in lost] == ["BraTS-GoAT-00003"]
-    assert sorted(ended) == [f"BraTS-GoAT-0000{number}" for number in (1, 2, 4, 5)]
-
-
-def test_a_lost_case_is_a_failure_row_with_its_attempts(
-    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_case(tmp_path / "cohort", "BraTS-GoAT-00003", seed=3)
-    monkeypatch.setattr(predict, "stages_of", functools.partial(stages_of, worker=Suicidal))
-    here = {"cohort": str(tmp_path / "cohort"), "attempts": 2}
-    summary = predict_cohort(config.model_copy(update=here))
-    assert (summary.ok, summary.failed) == (0, 1)
-    (row,) = pq.read_table(f"{summary.out}/tables/failures.parquet").to_pylist()
-    assert (row["category"], row["attempts"]) == ("worker_lost", 2)
-    assert row["hint"]
-
-
-def test_an_unexpected_error_stops_the_run_loudly(config: RunConfig) -> None:
-    prediction = prepare(config)
-    placement = plan_placement([4], 0, "cpu", 1, 1)
-    stages = stages_of(prediction, placement, worker=Buggy)
-    with pytest.raises(GoatRayError, match="a bug"):
-        run_passes(
-            lambda cases, care: build_prediction(stages, cases, placement, care),
-            prediction.job.cases,
-            2,
-            lambda *_: None,
-        )
+def placement_of(workers: int) -> Placement:
+    return plan_placement([4], 0, "cpu", workers, 1)
 
 
 def test_no_stage_is_fused_into_its_neighbour(config: RunConfig) -> None:
     prediction = prepare(config)
-    placement = plan_placement([4], 0, "cpu", 1, 1)
-    dataset = build_prediction(stages_of(prediction, placement), prediction.job.cases[:1], placement, Care())
+    stages = stages_of(prediction, "cpu", 1)
+    dataset = build_prediction(stages, prediction.job.cases[:1], placement_of(1), Care(), Gate())
     list(dataset.iter_rows())
     stats = dataset.stats()
     for name in ("Map(read_case)", "Map(Predict)", "Map(finish_case)", "Map(CommitCase)"):
@@ -406,7 +348,7 @@ def test_reorienting_a_scan_does_not_change_its_anatomy(
     for modality, image in head.images.items():
         turned = nibabel.as_closest_canonical(nibabel.Nifti1Image(image.astype(np.int16), head.affine))
         nibabel.save(turned, folder / f"turned-{modality}.nii.gz")
-    summary = predict_cohort(config.model_copy(update={"cohort": str(folder.parent)}))
+    summary = predict_inline(config.model_copy(update={"cohort": str(folder.parent)}))
     ours = nibabel.load(f"{summary.out}/labels/turned.nii.gz")
     plain = nibabel.as_closest_canonical(nibabel.load(f"{plain_run.out}/labels/BraTS-GoAT-00001.nii.gz"))
     assert nibabel.aff2axcodes(ours.affine) == ("R", "A", "S")

@@ -5,10 +5,13 @@ import json
 import pytest
 
 from goat_ray.cases import Case
+from goat_ray.config import S3Config
 from goat_ray.errors import CaseError, Category
 from goat_ray.labels import MODALITIES
 from goat_ray.pipeline.rows import Row, decode_failure, reference_row, run_stage
+from goat_ray.pipeline.watchdog import Surroundings
 
+HERE = Surroundings("run", S3Config(), 60.0)
 CASE = Case("case-1", {modality: f"{modality}.nii.gz" for modality in MODALITIES}, None, "north", None)
 
 
@@ -16,7 +19,7 @@ def raising(error: BaseException) -> Row:
     def work(_case: Case, _row: Row, _context: dict[str, object]) -> Row:
         raise error
 
-    return run_stage("read", work, {"payload": b""}, reference_row(CASE))
+    return run_stage("read", work, {"payload": b""}, reference_row(CASE), HERE)
 
 
 def test_work_gets_its_case_and_its_payload_travels() -> None:
@@ -24,7 +27,7 @@ def test_work_gets_its_case_and_its_payload_travels() -> None:
         context["seen"] = case.site
         return {"payload": case.images["t1c"].encode()}
 
-    row = run_stage("read", work, {"payload": b""}, reference_row(CASE))
+    row = run_stage("read", work, {"payload": b""}, reference_row(CASE), HERE)
     context = json.loads(row["context"])
     assert (row["payload"], row["error"], row["fatal"], context["seen"]) == (b"t1c.nii.gz", "", "", "north")
     assert context["timings_s"]["read"] >= 0
@@ -60,5 +63,5 @@ def test_a_failed_row_passes_through_later_stages_untouched() -> None:
     def never(_case: Case, _row: Row, _context: dict[str, object]) -> Row:
         raise AssertionError("a failed row was worked on")
 
-    later = run_stage("predict", never, {"labels": b""}, failed)
+    later = run_stage("predict", never, {"labels": b""}, failed, HERE)
     assert (later["error"], later["labels"], later["fatal"]) == (failed["error"], b"", "")

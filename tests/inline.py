@@ -1,0 +1,60 @@
+"""Runs without Ray: the same stages, one case after the other in this process."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from goat_ray.cases import Case
+from goat_ray.config import EvaluateConfig, RunConfig
+from goat_ray.metrics.specs import find_policy
+from goat_ray.pipeline import evaluate, predict
+from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Engine, RunSummary, carry_out
+from goat_ray.pipeline.passes import Care, Stream
+from goat_ray.pipeline.progress import Silent
+from goat_ray.pipeline.rows import Row, reference_row
+from goat_ray.pipeline.stages import CommitCase, Predict
+from goat_ray.pipeline.stopping import Stop
+
+Stage = Callable[[Row], Row]
+
+
+def engine_of(make_stages: Callable[[], Sequence[Stage]]) -> Engine:
+    """An engine that takes each case through all stages before the next; no case is started once a stop is asked."""
+
+    @contextmanager
+    def engine(stop: Stop) -> Iterator[Stream]:
+        stages = make_stages()
+
+        def stream(cases: Sequence[Case], _care: Care) -> Iterator[Row]:
+            for case in cases:
+                if stop.asked:
+                    return
+                row = reference_row(case)
+                for stage in stages:
+                    row = stage(row)
+                yield row
+
+        yield stream
+
+    return engine
+
+
+def predict_inline(
+    config: RunConfig, again: Again = NOTHING_AGAIN, *, overwrite: bool = False, worker: type[Predict] = Predict
+) -> RunSummary:
+    """`predict_cohort` without Ray."""
+    prediction = predict.prepare(config, overwrite=overwrite)
+    stages = predict.stages_of(prediction, "cpu", 1, worker)
+
+    def make() -> Sequence[Stage]:
+        commit = CommitCase(stages.surroundings, stages.run_id)
+        return stages.read, worker(stages.predict), stages.finish, commit
+
+    return carry_out(prediction.job, engine_of(make), Silent(), again)
+
+
+def evaluate_inline(config: EvaluateConfig, again: Again = NOTHING_AGAIN, *, overwrite: bool = False) -> RunSummary:
+    """`evaluate_cohort` without Ray; exports are left out."""
+    policy = find_policy(config.spec)
+    job = evaluate.prepare(config, policy, overwrite=overwrite)
+    stage = evaluate.stage_of(config, policy, job)
+    return carry_out(job, engine_of(lambda: (stage, CommitCase(stage.surroundings, job.run_id))), Silent(), again)
