@@ -9,11 +9,17 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from goat_ray.errors import ConfigError
 
 METHOD_VERSION = 2
 """Raised whenever the code changes what a run with the same settings produces."""
+
+_MOST_PROBLEMS, _LONGEST_PROBLEM = 10, 500
+_LARGEST_YAML, _MOST_NODES, _DEEPEST, _LONGEST_NUMBER = 2**18, 50_000, 50, 40
+_STRING_TAG, _INT_TAG, _FLOAT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float"))
 
 Decode = Literal["majority", "argmax", "regions"]
 Blending = Literal["exact", "nnunet"]
@@ -26,7 +32,8 @@ NO_SPEC = "none"
 class Settings(BaseModel):
     """Base of every configuration model: immutable, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Defaults are validated so that 100 is 100.0 wherever it comes from: run ids are made of the text of numbers.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -182,8 +189,10 @@ def validated(model: type[ModelT], values: object, source: str) -> ModelT:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_explain(model, dict(problem)) for problem in error.errors())
-        raise ConfigError(f"{source}: {problems}") from error
+        problems = [dict(problem) for problem in error.errors(include_url=False)]
+        told = [_explain(model, problem)[:_LONGEST_PROBLEM] for problem in problems[:_MOST_PROBLEMS]]
+        more = [f"and {len(problems) - len(told)} more"] if len(problems) > len(told) else []
+        raise ConfigError(f"{source}: {'; '.join([*told, *more])}") from error
 
 
 def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
@@ -217,9 +226,61 @@ def read_yaml(path: str) -> dict[str, Any]:
         ConfigError: it cannot be read, or holds something else.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        with Path(path).open("rb") as file:
+            values = parse_yaml(file.read(_LARGEST_YAML + 1))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
     return values
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without tags and dates, and with nothing that is deep or large once its aliases are followed."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as in the base class
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":value"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self._depth = self._nodes = 0
+        self._sizes: dict[str, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401 - as in the base
+        """See PyYAML; an alias counts as many nodes as what it stands for."""
+        event, before = self.peek_event(), self._nodes  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) not in (None, "!", _STRING_TAG):
+            raise ComposerError(None, None, "tags are not supported", event.start_mark)
+        known = isinstance(event, yaml.AliasEvent) and event.anchor in self.anchors
+        self._nodes += self._sizes.get(event.anchor, _MOST_NODES) if known else 1
+        self._depth += 1
+        if self._depth > _DEEPEST or self._nodes > _MOST_NODES:
+            raise ComposerError(None, None, "it is nested too deeply or too large", event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        self._sizes[event.anchor] = self._nodes - before
+        return node
+
+    def construct_number(self, node: yaml.ScalarNode) -> float:
+        """An int or a float."""
+        if len(node.value) > _LONGEST_NUMBER:
+            raise ConstructorError(None, None, "a number has too many digits", node.start_mark)
+        return self.construct_yaml_int(node) if node.tag == _INT_TAG else self.construct_yaml_float(node)
+
+
+for _tag in (_INT_TAG, _FLOAT_TAG):
+    _PlainLoader.add_constructor(_tag, _PlainLoader.construct_number)
+
+
+def parse_yaml(data: bytes) -> Any:  # noqa: ANN401 - whatever the document holds
+    """What a small YAML document holds, made of plain values only.
+
+    Raises:
+        yaml.YAMLError: it is no such document.
+        ValueError: a number in it is none.
+    """
+    if len(data) > _LARGEST_YAML:
+        raise yaml.YAMLError(f"it has more than {_LARGEST_YAML} bytes")
+    return yaml.load(data, _PlainLoader)  # noqa: S506 - a safe loader

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from reprlib import repr as shortened
 from typing import Any
 
 from goat_ray import storage
@@ -16,6 +17,7 @@ from goat_ray.labels import MODALITIES, modality_of
 _IMAGES = (".nii", ".nii.gz", ".dcm", ".mgz", ".mha", ".nrrd")  # a folder with one of these is meant as a case
 _NIFTI = (".nii.gz", ".nii")
 _RAW_IMAGE = re.compile(r"((?:images(?:Ts|Tr)/)?)([^/]+)_(\d{4})\.nii(?:\.gz)?")
+_LONGEST_LIST = 500
 _MANIFEST_OPTIONAL = ("reference", "site", "cohort")
 _LABEL_FOLDERS = ("", "labels", "labelsTr", "labelsTs")
 
@@ -152,13 +154,18 @@ def read_table(uri: str, required: Sequence[str], optional: Sequence[str] = ()) 
         columns, rows = _parse_parquet(data) if uri.endswith(".parquet") else _parse_csv(data)
     except (ValueError, OSError, csv.Error, NotImplementedError) as error:
         raise ConfigError(f"{uri} is not a readable table: {error}") from None
+    if len({*columns}) < len(columns):
+        raise ConfigError(f"{uri} has two columns of one name.")
     missing = [column for column in required if column not in columns]
     if missing:
-        raise ConfigError(f"{uri} has no column {', '.join(missing)}; it has {', '.join(map(str, columns)) or 'none'}.")
+        there = ", ".join(map(str, columns))[:_LONGEST_LIST]
+        raise ConfigError(f"{uri} has no column {', '.join(missing)}; it has {there or 'none'}.")
     for column in columns:
         if column not in (*required, *optional):
             near = difflib.get_close_matches(str(column), [*required, *optional], n=1)
-            raise ConfigError(f"{uri} has an unknown column {column!r}{f'; is {near[0]} meant?' if near else '.'}")
+            raise ConfigError(
+                f"{uri} has an unknown column {shortened(column)}{f'; is {near[0]} meant?' if near else '.'}"
+            )
     return rows
 
 
@@ -175,8 +182,41 @@ def _parse_csv(data: bytes) -> tuple[Sequence[str], list[dict[str, str | None]]]
 def _parse_parquet(data: bytes) -> tuple[Sequence[str], list[dict[str, str | None]]]:
     import pyarrow.parquet  # slow to import, and needed for few cohorts
 
-    table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
-    return table.column_names, [{column: _text(cell) for column, cell in row.items()} for row in table.to_pylist()]
+    try:
+        schema = pyarrow.parquet.read_schema(pyarrow.BufferReader(data))
+        texts = [column.name for column in schema if _is_text(column)]
+        # Left as dictionaries: a small file can repeat a long text so often that no memory holds all copies.
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data), read_dictionary=texts)
+        if file.metadata.num_rows > len(data):
+            raise ValueError(f"it promises {file.metadata.num_rows} rows in {len(data)} bytes")
+        table = file.read()
+        table.validate(full=True)
+        cells = [_cells(column) for column in table.columns]
+    except pyarrow.ArrowException as error:
+        raise ValueError(error) from error
+    names = table.column_names
+    return names, [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
+
+
+def _is_text(column: Any) -> bool:  # noqa: ANN401 - pyarrow is untyped
+    """Whether a column holds text; otherwise it must hold plain numbers."""
+    import pyarrow.types as kinds
+
+    kind = column.type.value_type if kinds.is_dictionary(column.type) else column.type
+    is_text: bool = kinds.is_string(kind) or kinds.is_large_string(kind)
+    is_number = kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_boolean(kind) or kinds.is_null(kind)
+    if not (is_text or is_number):
+        raise ValueError(f"column {column.name} holds {kind}, not text")
+    return is_text
+
+
+def _cells(column: Any) -> list[str | None]:  # noqa: ANN401 - pyarrow is untyped
+    cells: list[str | None] = []
+    for chunk in column.chunks:
+        encoded = chunk.dictionary_encode()
+        distinct = [_text(cell) for cell in encoded.dictionary.to_pylist()]
+        cells += [None if index is None else distinct[index] for index in encoded.indices.to_pylist()]
+    return cells
 
 
 def _text(cell: Any) -> str | None:  # noqa: ANN401 - whatever a parquet column holds

@@ -78,11 +78,13 @@ def settings(items: list[str] | None) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, text in (pairs("--set", items) or {}).items():
         *groups, leaf = key.split(".")
-        place = tree
-        for group in groups:
-            place = place.setdefault(group, {})
         try:
+            place = tree
+            for group in groups:
+                place = place.setdefault(group, {})
             place[leaf] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"--set {key}: {text!r} is no YAML value") from error
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(f"--set {key}: a part of it was set to a value before") from error
     return tree

@@ -4,12 +4,9 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import torch
 
 from goat_ray.demo.phantoms import Phantom, make_phantom
 from goat_ray.labels import MODALITIES
-from goat_ray.members.importing import import_results
-from tests.members.results import nnunet_network, small_dataset, small_plans, write_results_folder
 
 SHAPE = (30, 34, 28)
 REGION_LABELS = {"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}
@@ -38,6 +35,12 @@ def write_tiny_ensemble(folder: Path, *, poisoned: bool = False) -> Path:
         folder: where results folders and the ensemble go.
         poisoned: give the second member a weight that is not a number.
     """
+    # Only here: workers that import this module for its phantoms start much faster without torch.
+    import torch
+
+    from goat_ray.members.importing import import_results
+    from tests.members.results import nnunet_network, small_dataset, small_plans, write_results_folder
+
     torch.manual_seed(0)
     sources = []
     for code, dataset, heads in (

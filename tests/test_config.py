@@ -69,3 +69,9 @@ def test_differing_keys_are_named_down_to_the_leaf() -> None:
     theirs = RunConfig(**NEEDED, decode="argmax", postprocess=PostprocessConfig(wt_max=300)).fingerprint("abc", SPEC)
     assert differing_keys(ours, theirs) == ["decode", "postprocess.wt_max"]
     assert differing_keys(ours, ours) == []
+
+
+def test_a_config_that_went_through_json_names_the_same_run() -> None:
+    config = RunConfig(cohort="a", ensemble="b", out="c")
+    there_and_back = RunConfig.model_validate_json(config.model_dump_json())
+    assert run_id_of(config.fingerprint("x", {})) == run_id_of(there_and_back.fingerprint("x", {}))

@@ -24,6 +24,8 @@ _HEADERS: dict[int, tuple[Any, bytes]] = {348: (nib.Nifti1Header, b"n+1"), 540: 
 _MAX_EXTENSIONS = 2**24
 MAX_SIDE = 2048
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}
+_LEAST_SCALE, _LARGEST_SCALE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+_SMALLEST_MM, _FARTHEST_MM = 1e-6, 1e9  # sizes and places beyond which float32 and its products fail
 _LEAST_INDEPENDENCE = 1e-3  # volume of the box that the three axes' unit vectors span
 
 _RESEND = "Copy or export the file again; it cannot be read as it is."
@@ -118,22 +120,28 @@ def _scaling(header: RawHeader, name: str) -> tuple[float, float]:
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or math.isnan(slope):  # the standard's and nibabel's ways to say "not scaled"
         return 1.0, 0.0
-    if not (math.isfinite(slope) and math.isfinite(intercept)):
+    # Values are scaled in float32, which NIfTI-2's float64 may leave at either end.
+    if not (_LEAST_SCALE <= abs(slope) <= _LARGEST_SCALE and abs(intercept) <= _LARGEST_SCALE):
         raise unreadable(name, f"scales its values by {slope:g} and {intercept:g}.")
     return slope, intercept
 
 
 def _affine(header: RawHeader, name: str) -> NDArray[np.float64]:
     """Voxel indices to RAS mm, as nibabel chooses: sform, else qform, else the voxel sizes alone."""
+    for code in ("sform_code", "qform_code"):
+        if header[code].item() not in nib.nifti1.xform_codes:
+            header[code] = 0
     with np.errstate(all="ignore"):
         try:
-            affine = np.array(header.get_best_affine(), dtype=np.float64)
+            has_place = header["sform_code"] or (header["pixdim"][1:4] > 0).all()
+            affine = np.array(header.get_best_affine() if has_place else np.zeros((4, 4)), dtype=np.float64)
         except (HeaderDataError, ValueError):
             affine = np.zeros((4, 4))
         affine[:3] *= _mm_per_unit(header)
         edges = np.linalg.norm(affine[:3, :3], axis=0)
         independent = np.linalg.det(affine[:3, :3] / edges)
-    if not np.isfinite(affine).all() or not abs(independent) > _LEAST_INDEPENDENCE:
+    is_near = np.abs(affine).max() <= _FARTHEST_MM and edges.min() >= _SMALLEST_MM  # never so with NaN
+    if not (is_near and abs(independent) > _LEAST_INDEPENDENCE):
         raise CaseError(
             Category.UNSUPPORTED_GEOMETRY,
             f"{name}: its sform, qform and voxel sizes give no usable position of the voxels in space.",

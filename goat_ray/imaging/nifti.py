@@ -105,7 +105,7 @@ def decode_image(data: bytes, name: str, *, max_voxels: int = MAX_VOXELS) -> Ima
     if not header.dtype.isnative:
         voxels = voxels.astype(header.dtype.newbyteorder("="))
     if (header.slope, header.intercept) != (1.0, 0.0):
-        with np.errstate(over="ignore"):  # the infinities this leaves are found by `check_values`
+        with np.errstate(over="ignore", invalid="ignore"):  # what this leaves is found by `check_values`
             voxels = voxels.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept)
     return Image(voxels.reshape(header.shape, order="F"), Grid(header.shape, header.affine, header.pixdim_mm))
 
@@ -133,7 +133,8 @@ def decode_labels(data: bytes, name: str, *, max_voxels: int = MAX_VOXELS) -> tu
     # Written so that NaN counts as wrong.
     wrong = ~((image.data >= 0) & (image.data <= 255))
     if image.data.dtype.kind == "f":
-        wrong |= np.rint(image.data) != image.data
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            wrong |= np.rint(image.data) != image.data
     if wrong.any():
         raise CaseError(
             Category.INVALID_LABELS,

@@ -85,7 +85,8 @@ def load_case(case: Case, *, max_voxels: int = MAX_VOXELS) -> LoadedCase:
     _check_not_empty(volumes)
     mask, box = brain_mask_box(volumes.values())
     crop = np.empty((len(MODALITIES), *box.shape), dtype=np.float32)
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is refused below
+    # float64 beyond float32 becomes infinite, and NaN may be signalling: both are refused below.
+    with np.errstate(over="ignore", invalid="ignore"):
         for channel, volume in zip(crop, volumes.values(), strict=True):
             channel[...] = volume[box.slices]
     # NaN and infinity are not zero, so none can hide outside the crop.
@@ -134,7 +135,8 @@ def _read_file(uri: str, role: str, missing: Category, max_voxels: int) -> tuple
 
 
 def _check_not_empty(volumes: dict[str, NDArray[Any]]) -> None:
-    empty = [modality for modality, volume in volumes.items() if not volume.any()]
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        empty = [modality for modality, volume in volumes.items() if not volume.any()]
     if empty:
         raise CaseError(
             Category.EMPTY_IMAGE,

@@ -1,14 +1,16 @@
 """What is known of one member: the card stored beside its weights, and the same in words for people."""
 
+from reprlib import repr as shortened
 from typing import Literal
 
 from pydantic import Field
 
 from goat_ray.config import Settings
 from goat_ray.labels import MODALITIES, LabelScheme
-from goat_ray.members.plans import Architecture, Preprocessing, Triple
+from goat_ray.members.plans import Architecture, Preprocessing, Triple, architecture_fault, patch_fault
 from goat_ray.members.preprocess import preprocessing_problem
 
+_SMALLEST_WINDOW_MM = 4
 CARD_FILE = "member.json"
 WEIGHTS_FILE = "weights.safetensors"
 TEXT_FILE = "MODEL_CARD.md"
@@ -51,6 +53,24 @@ class MemberCard(Settings):
     licence: str | None = None
     limits: str | None = None
     source: Source
+
+    def fault(self) -> str | None:
+        """Why this describes no network and no input that could be, or None; foreign cards may say anything."""
+        found = architecture_fault(self.architecture) or patch_fault(self.patch_size, self.architecture)
+        if found:
+            return found
+        spec, inputs, outputs = self.preprocessing, len(self.channels), len(self.labels.channels)
+        window_mm = [size * step for size, step in zip(self.patch_size, spec.spacing_mm, strict=True)]
+        checks = (
+            (0 < inputs == len(spec.normalization) == len(spec.use_mask), "not one normalisation for each channel"),
+            (0 < outputs <= 256, f"{outputs} outputs"),
+            (sorted(spec.transpose) == [0, 1, 2], f"the transpose {shortened(spec.transpose)}"),
+            (all(0.01 <= step <= 100 for step in spec.spacing_mm), f"the spacing {shortened(spec.spacing_mm)} mm"),
+            (min(window_mm) >= _SMALLEST_WINDOW_MM, f"windows of {shortened(window_mm)} mm"),
+            ({0, 1, 2}.issuperset(self.mirroring_axes), f"the mirroring axes {shortened(self.mirroring_axes)}"),
+            (0 < self.parameters < 10**12, f"{shortened(self.parameters)} parameters"),
+        )
+        return next((f"it has {fault}" for holds, fault in checks if not holds), None)
 
     def problem(self) -> str | None:
         """Why no ensemble can run this member on our cases, or None when one can."""

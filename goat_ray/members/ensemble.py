@@ -12,9 +12,10 @@ from uuid import uuid4
 
 import yaml
 from pydantic import Field, field_validator
+from pydantic_core import from_json
 
 from goat_ray import storage
-from goat_ray.config import Settings, validated
+from goat_ray.config import Settings, parse_yaml, validated
 from goat_ray.errors import ConfigError, EnsembleError, StorageError
 from goat_ray.labels import MODALITIES, LabelScheme
 from goat_ray.members.cards import CARD_FILE, CODE_PATTERN, SHA256_PATTERN, WEIGHTS_FILE, MemberCard
@@ -139,7 +140,7 @@ def read_manifest(path: str) -> tuple[str, tuple[ManifestMember, ...]]:
             with the nearest valid one.
     """
     try:
-        values = yaml.safe_load(storage.read_bytes(path))
+        values = parse_yaml(storage.read_bytes(path))
         manifest = validated(Manifest, values, path)
         if manifest.goat_ray_ensemble != FORMAT:
             raise EnsembleError(f"{path}: format {manifest.goat_ray_ensemble}, this version reads format {FORMAT}")
@@ -147,7 +148,7 @@ def read_manifest(path: str) -> tuple[str, tuple[ManifestMember, ...]]:
             validated(ManifestMember, entry, f"{path}, member {number}")
             for number, entry in enumerate(manifest.members, start=1)
         )
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise EnsembleError(f"{path}: cannot be read as YAML ({error})") from error
     except (ConfigError, StorageError) as error:
         raise EnsembleError(str(error)) from error
@@ -223,11 +224,13 @@ def _read_card(uri: str, entry: ManifestMember) -> MemberCard:
     data = _fetched(uri, entry)
     _check_hash(hashlib.sha256(data).hexdigest(), entry.card_sha256, uri, entry)
     try:
-        card = validated(MemberCard, json.loads(data), uri)
+        card = validated(MemberCard, from_json(data, allow_inf_nan=False), uri)
     except (ConfigError, ValueError) as error:
         raise EnsembleError(f"member {entry.code}: no member card of this version: {error}") from error
     if card.code != entry.code:
         raise EnsembleError(f"member {entry.code}: {uri} is the card of {card.code}")
+    if fault := card.fault():
+        raise EnsembleError(f"member {entry.code}: {uri}: {fault}")
     return card
 
 

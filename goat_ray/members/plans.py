@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, prod
+from reprlib import repr as shortened
 from typing import Any, Literal, TypeAlias
 
 from goat_ray.errors import EnsembleError
@@ -38,7 +39,8 @@ _FIXED_PREPROCESSING: dict[str, Any] = {
         "force_separate_z": None,
     },
 }
-_MOST_STAGES = 16
+_MOST_STAGES, _MOST_FEATURES, _MOST_BLOCKS, _LARGEST_KERNEL, _LARGEST_STRIDE = 16, 4096, 256, 15, 16
+_LARGEST_PATCH = 1024
 _NORMALIZATIONS = ("ZScoreNormalization",)
 
 
@@ -105,6 +107,39 @@ def parse_plans(plans: Mapping[str, Any], configuration: str = "3d_fullres") -> 
         raise EnsembleError(f"{where}: not what nnU-Net writes ({error})") from error
 
 
+def architecture_fault(architecture: Architecture) -> str | None:
+    """Why this describes no network of a sensible size, or None when it does."""
+    stages = len(architecture.features)
+    if not 2 <= stages <= _MOST_STAGES:
+        return f"it has {stages} stages; expected 2 to {_MOST_STAGES}"
+    limits: dict[str, tuple[int, int]] = {
+        "features": (stages, _MOST_FEATURES),
+        "kernels": (stages, _LARGEST_KERNEL),
+        "strides": (stages, _LARGEST_STRIDE),
+        "encoder_blocks": (stages, _MOST_BLOCKS),
+        "decoder_blocks": (stages - 1, _MOST_BLOCKS),
+    }
+    for name, (length, largest) in limits.items():
+        values = getattr(architecture, name)
+        flat = [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
+        if len(values) != length or not all(1 <= one <= largest for one in flat):
+            return f"{name} is {shortened(values)}; expected {length} entries from 1 to {largest}"
+    if any(size % 2 == 0 for kernel in architecture.kernels for size in kernel):
+        return f"kernels is {shortened(architecture.kernels)}; expected odd sizes"
+    blocks = sum(architecture.encoder_blocks) + sum(architecture.decoder_blocks)
+    return f"it has {blocks} blocks; expected {_MOST_BLOCKS} at most" if blocks > _MOST_BLOCKS else None
+
+
+def patch_fault(patch: Triple, architecture: Architecture) -> str | None:
+    """Why no network of this architecture takes windows of this size, or None when one does."""
+    if not all(1 <= size <= _LARGEST_PATCH for size in patch):
+        return f"the patch is {shortened(patch)}; expected sides from 1 to {_LARGEST_PATCH}"
+    step = tuple(prod(stride[axis] for stride in architecture.strides) for axis in range(3))
+    if any(size % divisor for size, divisor in zip(patch, step, strict=True)):
+        return f"the patch {_shown(patch)} is no multiple of the strides {_shown(step)}"
+    return None
+
+
 def _parse(plans: Mapping[str, Any], configuration: str) -> Plans:
     values = _resolved(plans["configurations"], configuration)
     if len(values["patch_size"]) != 3:
@@ -113,9 +148,8 @@ def _parse(plans: Mapping[str, Any], configuration: str) -> Plans:
         raise EnsembleError(f"a cascade on top of {values['previous_stage']!r}; only a network of its own is supported")
     architecture = _architecture(values)
     patch_size = _triple(values["patch_size"])
-    step = tuple(prod(stride[axis] for stride in architecture.strides) for axis in range(3))
-    if any(size % divisor for size, divisor in zip(patch_size, step, strict=True)):
-        raise EnsembleError(f"the patch {_shown(patch_size)} is no multiple of the strides {_shown(step)}")
+    if fault := patch_fault(patch_size, architecture):
+        raise EnsembleError(fault)
     preprocessing = _preprocessing(values, plans.get("transpose_forward", (0, 1, 2)))
     return Plans(architecture, patch_size, preprocessing, configuration, str(plans["plans_name"]))
 
@@ -148,7 +182,7 @@ def _architecture(values: Mapping[str, Any]) -> Architecture:
     stages = int(kwargs["n_stages"])
     if not 2 <= stages <= _MOST_STAGES:
         raise EnsembleError(f"n_stages is {stages}; expected 2 to {_MOST_STAGES}")
-    return Architecture(
+    architecture = Architecture(
         family=family,
         features=_counts(kwargs, "features_per_stage", stages),
         kernels=_triples(kwargs, "kernel_sizes", stages),
@@ -157,6 +191,9 @@ def _architecture(values: Mapping[str, Any]) -> Architecture:
         decoder_blocks=_counts(kwargs, "n_conv_per_stage_decoder", stages - 1),
         conv_bias=bool(kwargs.get("conv_bias", False)),
     )
+    if fault := architecture_fault(architecture):
+        raise EnsembleError(fault)
+    return architecture
 
 
 def _modernised(values: Mapping[str, Any]) -> dict[str, Any]:

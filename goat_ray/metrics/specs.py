@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from reprlib import repr as shortened
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -30,7 +31,7 @@ class RegionPolicy(Settings):
         min_length=1, description="label integers the region is made of"
     )
     dilation_vox: int = Field(3, ge=0, le=16, description="pieces closer than this much dilation are one lesion")
-    min_volume_mm3: float = Field(50, ge=0, description="reference lesions of this volume and less are not scored")
+    min_volume_mm3: Distance = Field(50, description="reference lesions of this volume and less are not scored")
     min_pred_vox: int | None = Field(
         None, ge=0, description="merge predicted pieces too, and drop lesions of this size and less; neither if unset"
     )
@@ -225,7 +226,7 @@ def _read_spec(path: str) -> Spec:
     if base is None:
         return validated(Spec, {**values, "regions": changed}, path)
     if base not in list(SPECS):
-        raise ConfigError(f"{path}: base {base!r} is none of {', '.join(SPECS)}")
+        raise ConfigError(f"{path}: base {shortened(base)} is none of {', '.join(SPECS)}")
     inherited = SPECS[base].model_dump()
     regions = {**inherited["regions"], **{r: {**inherited["regions"].get(r, {}), **c} for r, c in changed.items()}}
     return validated(Spec, {**inherited, "warning": None, **values, "regions": regions}, path)

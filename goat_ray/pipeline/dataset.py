@@ -56,7 +56,7 @@ def build_prediction(stages: Stages, cases: Sequence[Case], placement: Placement
                 **_TASK,
             )
             .map(
-                _actor(stages.worker),
+                _actor(stages.worker, gate),
                 fn_constructor_args=(stages.predict,),
                 num_cpus=room.predict_cpus,
                 num_gpus=room.predict_gpus or None,
@@ -68,6 +68,7 @@ def build_prediction(stages: Stages, cases: Sequence[Case], placement: Placement
             stages.surroundings,
             stages.run_id,
             room.commit_cpus,
+            gate,
         )
 
 
@@ -84,6 +85,7 @@ def build_evaluation(stage: Evaluate, run_id: str, cases: Sequence[Case], slots:
             stage.surroundings,
             run_id,
             COMMIT_CPUS,
+            gate,
         )
 
 
@@ -92,9 +94,9 @@ def _references(cases: Sequence[Case]) -> Dataset:
     return ray.data.from_arrow(rows).repartition(target_num_rows_per_block=1)
 
 
-def _committed(dataset: Dataset, surroundings: Surroundings, run_id: str, cpus: float) -> Dataset:
+def _committed(dataset: Dataset, surroundings: Surroundings, run_id: str, cpus: float, gate: Gate) -> Dataset:
     return dataset.map(
-        _actor(CommitCase),
+        _actor(CommitCase, gate),
         fn_constructor_args=(surroundings, run_id),
         num_cpus=cpus,
         compute=ActorPoolStrategy(size=1),
@@ -110,8 +112,8 @@ def _quiet_warnings() -> Iterator[None]:
         yield
 
 
-def rows_of(dataset: Dataset) -> Iterator[Row]:
-    """Run a pipeline; its rows, in the order they are ready.
+def rows_of(dataset: Dataset, gate: Gate) -> Iterator[Row]:
+    """Run a pipeline built with `gate`; its rows, in the order they are ready.
 
     Raises:
         GoatRayError: Ray itself failed.
@@ -128,6 +130,8 @@ def rows_of(dataset: Dataset) -> Iterator[Row]:
         yield from dataset.iter_rows()
     except (RayError, SystemException, ExecutionTimeoutError) as error:
         raise GoatRayError(f"the Ray pipeline failed: {error}") from error
+    finally:
+        gate.dismiss()
 
 
 def _gated(name: str, stage: Callable[[Row], Row], gate: Gate) -> Callable[[Row], Row]:
@@ -147,8 +151,14 @@ def _named(name: str, stage: Callable[[Row], Row]) -> Callable[[Row], Row]:
     return call
 
 
-def _actor(stage: type) -> Any:  # noqa: ANN401 - Ray takes a class here, which its annotations deny
-    return stage
+def _actor(stage: Any, gate: Gate) -> Any:  # noqa: ANN401 - Ray takes a class here, which its annotations deny
+    """A stage that Ray holds in an actor until the pass ends."""
+
+    def start(self: object, *args: object) -> None:
+        gate.register()
+        stage.__init__(self, *args)
+
+    return type(stage.__name__, (stage,), {"__init__": start, "__doc__": stage.__doc__})
 
 
 def _quiet() -> None:
@@ -158,3 +168,5 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", "The m(in|ax)imum number of concurrent", UserWarning)
     for name in ("ray.data", "ray.data._internal.execution.streaming_executor"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # The traceback of every lost worker; passes tell of lost cases in a line.
+    logging.getLogger("ray.data._internal.execution.streaming_executor_state").setLevel(logging.CRITICAL)

@@ -51,7 +51,7 @@ def evaluate_cohort(
         with ray_session(config.address), stop.on_signals():
             slots, gate = evaluation_slots(config.workers), Gate()
             yield lambda cases, care: stop.rows(
-                rows_of(build_evaluation(stage, job.run_id, cases, care.slots(slots), gate)), gate.close
+                rows_of(build_evaluation(stage, job.run_id, cases, care.slots(slots), gate), gate), gate.close
             )
 
     summary = carry_out(job, engine, reporter or Silent(), again)

@@ -1,5 +1,6 @@
-"""The gate that every case passes before its first stage: closed, it lets no further case in and tells who is."""
+"""The gate that cases and workers pass: closed, it lets no further case in; at the end it sends the workers home."""
 
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -10,6 +11,7 @@ class _Gatekeeper:
     def __init__(self) -> None:
         self._open = True
         self._admitted: set[str] = set()
+        self._workers: list[Any] = []
 
     def admit(self, case_id: str) -> bool:
         if self._open:
@@ -19,6 +21,13 @@ class _Gatekeeper:
     def close(self) -> set[str]:
         self._open = False
         return self._admitted
+
+    def register(self, worker: Any) -> None:  # noqa: ANN401 - an actor handle
+        self._workers.append(worker)
+
+    def dismiss(self) -> list[Any]:
+        workers, self._workers = self._workers, []
+        return workers
 
 
 class Gate:
@@ -42,3 +51,19 @@ class Gate:
         except RayError:
             return set()
         return admitted
+
+    def register(self) -> None:
+        """Called by an actor: end it with the pass that it was started for."""
+        context: Any = ray.get_runtime_context()
+        with suppress(RayError):
+            ray.get(self._keeper.register.remote(context.current_actor))
+
+    def dismiss(self) -> None:
+        """End every registered actor for good.
+
+        Ray forgets an actor only when nothing refers to it any more, and what it keeps of a lost worker refers to
+        the worker's successor. That would hold the processors that the next pass needs.
+        """
+        with suppress(RayError):
+            for worker in ray.get(self._keeper.dismiss.remote()):
+                ray.kill(worker)

@@ -63,7 +63,7 @@ def predict_cohort(
             placement = place_on_this_cluster(config.device, config.workers, config.threads)
             stages, gate = stages_of(prediction, placement.device, placement.threads), Gate()
             yield lambda cases, care: stop.rows(
-                rows_of(build_prediction(stages, cases, placement, care, gate)), gate.close
+                rows_of(build_prediction(stages, cases, placement, care, gate), gate), gate.close
             )
 
     return carry_out(prediction.job, engine, reporter or Silent(), again)

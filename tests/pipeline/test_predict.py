@@ -1,11 +1,6 @@
 """The whole path: cohorts in, labels and tables out, whatever happens on the way."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import nibabel
@@ -133,24 +128,6 @@ def test_other_settings_are_refused_on_the_same_folder_with_the_keys_named(confi
     predict_inline(config.model_copy(update={"limit": 1}))
     with pytest.raises(ConfigError, match="decode differ"):
         predict_inline(config.model_copy(update={"decode": "argmax"}))
-
-
-def test_a_killed_driver_loses_nothing(plain_run: RunSummary, config: RunConfig) -> None:
-    command = [Path(sys.executable).with_name("goat-ray"), "predict", config.cohort]
-    command += ["--ensemble", config.ensemble, "--out", config.out, "--threads", "1"]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    commits = Path(config.out) / "commits"
-    deadline = time.monotonic() + 120
-    while not list(commits.glob("*/*.json")) and driver.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert driver.poll() is None, "the driver ended before it could be killed"
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
-    assert list(commits.glob("*/*.json")), "the driver committed nothing before it was killed"
-    resumed = predict_cohort(config)
-    assert resumed.ok == 5
-    assert 1 <= resumed.already_done < 5
-    assert outputs(resumed.out) == outputs(plain_run.out)
 
 
 def bad_cohort(folder: Path) -> dict[str, Category]:
