@@ -198,9 +198,10 @@ def _link_if_absent(temporary: Path, path: Path) -> None:
         try:
             os.link(temporary, path)
         except OSError as error:
-            if error.errno not in _NO_LINKS or path.exists():
+            if error.errno not in _NO_LINKS:
                 raise
-            temporary.replace(path)
+            if not path.exists():
+                temporary.replace(path)
 
 
 def _is_unfinished(key: str) -> bool:

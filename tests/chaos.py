@@ -34,7 +34,7 @@ from goat_ray.storage import RunStore, list_files, read_bytes
 from tests.cohorts import write_case
 
 POISON = "case-zz-poison"  # last in order, so that a limit leaves it out
-PAUSE_S = 0.2
+PAUSE_S = float(os.environ.get("CHAOS_PAUSE_S", "0.2"))
 STABLE_TABLES = ("cases", "regions", "lesions", "components", "failures")
 
 

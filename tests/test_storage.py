@@ -7,6 +7,7 @@ import boto3
 import pytest
 
 from goat_ray import filesystems, storage
+from goat_ray.config import S3Config
 from goat_ray.errors import MissingFile, StorageError
 from goat_ray.storage import RunStore
 
@@ -292,3 +293,61 @@ def test_local_paths_become_absolute(tmp_path, monkeypatch):
 def test_join_puts_one_slash_between_parts():
     assert storage.join("s3://bucket/", "a/", "b.json") == "s3://bucket/a/b.json"
     assert storage.join("/", "a") == "/a"
+
+
+@pytest.fixture
+def s3_choice():
+    yield
+    filesystems.use_s3(S3Config())
+
+
+@pytest.mark.usefixtures("s3_choice")
+def test_s3_is_reached_as_the_configuration_says(s3_endpoint, s3_bucket, tmp_path, monkeypatch):
+    RunStore(s3_bucket).write("a", b"1")
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    profiles = tmp_path / "credentials"
+    profiles.write_text("[lab]\naws_access_key_id = lab-key\naws_secret_access_key = lab-secret\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profiles))
+    filesystems.use_s3(S3Config(endpoint_url=s3_endpoint, region="eu-central-1", profile="lab"))
+    assert storage.read_bytes(f"{s3_bucket}/a") == b"1"
+    session = filesystems.s3().session
+    assert session.get_config_variable("profile") == "lab"
+    assert filesystems.s3().client_kwargs["region_name"] == "eu-central-1"
+    filesystems.use_s3(S3Config(endpoint_url=s3_endpoint, anonymous=True))
+    assert filesystems.s3().anon
+    with pytest.raises(StorageError):  # the server wants a signature, which an anonymous client has none to give
+        storage.read_bytes(f"{s3_bucket}/a")
+
+
+def test_threads_share_one_client(s3_bucket):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(filesystems.s3()))
+    thread.start()
+    thread.join()
+    assert found == [filesystems.s3()]
+
+
+def test_pauses_grow_and_are_random(tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(filesystems.time, "sleep", pauses.append)
+    fs, _ = filesystems.locate(str(tmp_path))
+    monkeypatch.setattr(fs, "cat_file", lambda _path: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    for _ in range(2):
+        with pytest.raises(StorageError):
+            storage.read_bytes(str(tmp_path / "a"))
+    one, other = pauses[:5], pauses[5:]
+    assert one != other
+    for number, pause_s in enumerate(one):
+        assert 0.1 * 2**number <= pause_s <= 0.2 * 2**number
+
+
+def test_a_disk_without_links_still_keeps_the_first(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = RunStore(str(tmp_path))
+    assert store.create("a", b"1")
+    assert not store.create("a", b"2")
+    assert store.read("a") == b"1"

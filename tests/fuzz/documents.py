@@ -77,7 +77,7 @@ def _csv(lines: list[list[str]], separator: str = ",", end: str = "\n") -> bytes
 def _damaged_csv(rng: Random) -> bytes:
     tree = mutations.damaged_tree(rng, _TABLE)
     lines = [line if isinstance(line, list) else [line] for line in (tree if isinstance(tree, list) else [tree])]
-    quotes = ("", "", "", "", '"', "'")
+    quotes = (*[""] * 200, *['"'] * 50, "'")
     cells = [[f"{quote}{cell}{quote}" for cell in line for quote in [rng.choice(quotes)]] for line in lines]
     data = _csv(cells, rng.choice(",,,,,;"), rng.choice(["\n", "\n", "\r\n", "\r"]))
     if rng.random() < 0.1:

@@ -99,7 +99,8 @@ def _read_image(data: bytes) -> None:
         raise
     _check_grid(grid)
     image = decode_image(data, _NAME, max_voxels=MAX_VOXELS)
-    assert (grid.shape, grid.pixdim_mm) == (image.grid.shape, image.grid.pixdim_mm)
+    assert grid.shape == image.grid.shape
+    np.testing.assert_array_equal(grid.pixdim_mm, image.grid.pixdim_mm)
     np.testing.assert_array_equal(grid.affine, image.grid.affine)
     assert image.data.shape == grid.shape
     assert image.data.dtype.isnative

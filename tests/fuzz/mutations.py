@@ -191,7 +191,7 @@ def _damage_place(rng: Random, parent: Any, key: Any) -> None:
     elif form == 2:
         parent[key] = rng.choice([[value], {"a": value}, str(value), [value] * 300])
     elif form == 3 and isinstance(value, int | float):
-        parent[key] = rng.choice([-value, value + 1, value * 1000, float(value), value - 1])
+        parent[key] = rng.choice([-value, value + 1, value * 1000, value // 2, value - 1])
     else:
         parent[key] = copy.deepcopy(rng.choice(SCALARS))
 

@@ -12,8 +12,9 @@ from tests.cohorts import write_case, write_tiny_ensemble
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(s3_endpoint: str) -> Iterator[None]:
-    """A local Ray with four logical processors, whose workers know the S3 server."""
+def ray_cluster(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A local Ray with four logical processors, whose workers know the S3 server and a cache of their own."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray

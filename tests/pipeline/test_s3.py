@@ -1,5 +1,6 @@
 """The whole path on an S3 server: cohort, run folder and tables as objects."""
 
+import gzip
 from pathlib import Path
 
 import boto3
@@ -8,32 +9,32 @@ import pytest
 from goat_ray import storage
 from goat_ray.config import RunConfig
 from goat_ray.errors import Category
-from goat_ray.pipeline.job import RunSummary
 from goat_ray.pipeline.predict import predict_cohort
+from tests.chaos import upload
+from tests.inline import predict_inline
 from tests.pipeline.test_predict import STABLE_TABLES, outputs
 
 pytestmark = pytest.mark.usefixtures("s3_endpoint", "ray_cluster")
 
 
-def upload(folder: Path, uri: str) -> None:
-    store = storage.RunStore(uri)
-    for path in folder.rglob("*.nii.gz"):
-        store.write(path.relative_to(folder).as_posix(), path.read_bytes())
-
-
-def test_a_cohort_on_s3_gives_the_same_bytes_as_one_in_a_folder(
-    s3_bucket: str, cohort: Path, config: RunConfig
+def test_a_cohort_and_an_ensemble_on_s3_give_the_same_bytes_as_those_in_folders(
+    s3_bucket: str, cohort: Path, ensemble: Path, config: RunConfig
 ) -> None:
     upload(cohort, f"{s3_bucket}/cohort")
-    local = predict_cohort(config.model_copy(update={"limit": 2}))
-    there = {"cohort": f"{s3_bucket}/cohort", "out": f"{s3_bucket}/runs/one", "limit": 2}
-    remote: RunSummary = predict_cohort(config.model_copy(update=there))
+    upload(ensemble.parent, f"{s3_bucket}/ensemble")
+    local = predict_inline(config.model_copy(update={"limit": 2}))
+    sources = {"cohort": f"{s3_bucket}/cohort", "ensemble": f"{s3_bucket}/ensemble/ensemble.yaml"}
+    there = config.model_copy(update={**sources, "out": f"{s3_bucket}/runs/one", "limit": 2})
+    remote = predict_cohort(there)
     assert (remote.ok, remote.skipped) == (2, 3)
     store = storage.RunStore(remote.out)
     keys = [*store.list("labels"), *(f"tables/{name}.parquet" for name in STABLE_TABLES)]
     assert {key: store.read(key) for key in keys} == outputs(local.out)
-    again = predict_cohort(config.model_copy(update=there))
-    assert again.already_done == 2
+    assert predict_cohort(there).already_done == 2
+    changed = cohort / "BraTS-GoAT-00001" / "BraTS-GoAT-00001-t1c.nii.gz"
+    other = gzip.compress(gzip.decompress(changed.read_bytes()), 1)
+    storage.RunStore(s3_bucket).write("cohort/BraTS-GoAT-00001/BraTS-GoAT-00001-t1c.nii.gz", other)
+    assert predict_inline(there).already_done == 1
 
 
 def test_an_object_that_cannot_be_read_fails_only_its_case(
@@ -47,7 +48,7 @@ def test_an_object_that_cannot_be_read_fails_only_its_case(
     manifest = tmp_path / "cohort.csv"
     rows = [["case_id", "t1c", "t1n", "t2f", "t2w"], ["good", *names], ["denied", *denied]]
     manifest.write_text("\n".join(",".join(row) for row in rows))
-    summary = predict_cohort(config.model_copy(update={"cohort": str(manifest)}))
+    summary = predict_inline(config.model_copy(update={"cohort": str(manifest)}))
     assert summary.ok == 1
     (failed,) = summary.failures
     assert failed.case_id == "denied"
