@@ -1,7 +1,7 @@
 """Resuming a finished run: how long it takes to see that nothing is left to do, and the memory it takes.
 
-The cohort's files are links to four images; the members are a stub that costs nothing, so that the run is only
-discovery, reading, postprocessing and commits. Then the real command is called on the finished folder.
+The cohort's files are links to four small images. The run is made by the real stages in one process, without Ray and
+with a stub for the members; then the real command is called on the finished folder.
 """
 
 import os
@@ -15,7 +15,9 @@ import psutil
 
 from benchmarks._record import record
 from goat_ray.config import RunConfig
+from tests import chaos
 from tests.cohorts import write_case, write_tiny_ensemble
+from tests.inline import predict_inline
 
 CASES = int(sys.argv[1]) if sys.argv[1:] else 10_000
 RESUMES = 3
@@ -52,9 +54,8 @@ def main() -> None:
         write_cohort(folder / "cohort")
         ensemble = write_tiny_ensemble(folder / "ensemble")
         config = RunConfig(cohort=str(folder / "cohort"), ensemble=str(ensemble), out=str(folder / "run"), threads=1)
-        (folder / "config.json").write_text(config.model_dump_json())
-        os.environ["CHAOS_PAUSE_S"] = "0"
-        first = measure([sys.executable, "-m", "tests.chaos", str(folder / "config.json")])
+        chaos.PAUSE_S = 0
+        predict_inline(config, worker=chaos.StubPredict)
         command = [str(Path(sys.executable).with_name("goat-ray")), "predict", config.cohort]
         command += ["--ensemble", str(ensemble), "--out", config.out, "--threads", "1"]
         resumes = [measure(command) for _ in range(RESUMES)]
@@ -62,7 +63,6 @@ def main() -> None:
         commits = [path.stat().st_size for path in (folder / "run" / "commits").rglob("*.json")]
     payload = {
         "cases": CASES,
-        "first_run": {**first, "ms_per_case": 1000 * first["wall_s"] / CASES},
         "resumes": resumes,
         "resume_with_verify": verified,
         "commit_kb": sum(commits) / len(commits) / 1024,

@@ -253,6 +253,7 @@ class _PlainLoader(yaml.SafeLoader):
         event, before = self.peek_event(), self._nodes  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) not in (None, "!", _STRING_TAG):
             raise ComposerError(None, None, "tags are not supported", event.start_mark)
+        getattr(event, "value", "").encode()  # raises ValueError for a lone surrogate, which is no text
         known = isinstance(event, yaml.AliasEvent) and event.anchor in self.anchors
         self._nodes += self._sizes.get(event.anchor, _MOST_NODES) if known else 1
         self._depth += 1

@@ -15,7 +15,7 @@ CARD_FILE = "member.json"
 WEIGHTS_FILE = "weights.safetensors"
 TEXT_FILE = "MODEL_CARD.md"
 
-CODE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+CODE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 """A member's code: also the name of its folder, so it can be neither `..` nor hold a separator."""
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 

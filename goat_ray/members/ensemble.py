@@ -31,7 +31,7 @@ class ManifestMember(Settings):
     """One line of the manifest: where a member lies and what its files must hash to."""
 
     code: str = Field(pattern=CODE_PATTERN)
-    path: str = Field(description="folder of the member, relative to the manifest")
+    path: str = Field(max_length=1024, description="folder of the member, relative to the manifest")
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     weights_sha256: str = Field(pattern=SHA256_PATTERN)
     card_sha256: str = Field(pattern=SHA256_PATTERN)

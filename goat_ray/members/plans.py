@@ -41,6 +41,7 @@ _FIXED_PREPROCESSING: dict[str, Any] = {
 }
 _MOST_STAGES, _MOST_FEATURES, _MOST_BLOCKS, _LARGEST_KERNEL, _LARGEST_STRIDE = 16, 4096, 256, 15, 16
 _LARGEST_PATCH = 1024
+_LONGEST_TEXT = 500
 _NORMALIZATIONS = ("ZScoreNormalization",)
 
 
@@ -96,15 +97,16 @@ def parse_plans(plans: Mapping[str, Any], configuration: str = "3d_fullres") -> 
     Raises:
         EnsembleError: the configuration is missing, malformed or needs something unsupported.
     """
-    where = f"plans {plans.get('plans_name', '(without a name)')!r}, configuration {configuration!r}"
+    name = str(plans.get("plans_name", "(without a name)"))[:_LONGEST_TEXT]
+    where = f"plans {name!r}, configuration {configuration!r}"
     try:
         return _parse(plans, configuration)
     except EnsembleError as error:
-        raise EnsembleError(f"{where}: {error}") from None
+        raise EnsembleError(f"{where}: {str(error)[:_LONGEST_TEXT]}") from None
     except KeyError as error:
         raise EnsembleError(f"{where}: the entry {error} is missing") from None
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise EnsembleError(f"{where}: not what nnU-Net writes ({error})") from error
+        raise EnsembleError(f"{where}: not what nnU-Net writes ({str(error)[:_LONGEST_TEXT]})") from error
 
 
 def architecture_fault(architecture: Architecture) -> str | None:
