@@ -103,12 +103,13 @@ def show_failures(summary: "RunSummary") -> None:
 
 def show_status(status: "RunStatus") -> None:
     """How far a run is."""
-    columns = ("expected", "ok", "failed", "remaining", "cases/h", "left", "last commit")
+    columns = ("run", "state", "expected", "ok", "failed", "remaining", "cases/h", "left", "last commit")
     per_hour = f"{status.cases_per_hour:.0f}" if status.cases_per_hour else ""
     left = f"{timedelta(seconds=round(status.left_s))}" if status.left_s else ""
     last = f"{timedelta(seconds=round(status.idle_s))} ago" if status.idle_s is not None else "none"
-    cells = (status.expected, status.ok, status.failed, status.remaining, per_hour, left, last)
-    show_table(f"{status.kind} run {status.run_id}: {status.state}", columns, [cells], right=columns[:5])
+    counts = (status.expected, status.ok, status.failed, status.remaining)
+    cells = (f"{status.kind} {status.run_id}", status.state, *counts, per_hour, left, last)
+    show_table("Status", columns, [cells], right=columns[2:7])
     if status.categories:
         show_table("Failures", ("category", "cases"), list(status.categories.items()), right=("cases",))
 

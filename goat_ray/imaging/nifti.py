@@ -187,7 +187,8 @@ def _open(data: bytes, name: str) -> Iterator[io.BufferedIOBase]:
             yield raw
     except EOFError:
         raise unreadable(name, f"ends too early (it has {len(data)} bytes).") from None
-    except (gzip.BadGzipFile, isal_zlib.error):  # type: ignore[misc]  # isal's stub declares an instance
+    # OverflowError: the gzip header goes on for more than a buffer.
+    except (gzip.BadGzipFile, isal_zlib.error, OverflowError):  # type: ignore[misc]  # isal's stub declares an instance
         raise unreadable(name, "is damaged: its gzip data or checksum is wrong.") from None
 
 

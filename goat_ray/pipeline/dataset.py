@@ -90,6 +90,7 @@ def build_evaluation(stage: Evaluate, run_id: str, cases: Sequence[Case], slots:
 
 
 def _references(cases: Sequence[Case]) -> Dataset:
+    _quiet()
     rows = pa.Table.from_pylist([reference_row(case) for case in cases])
     return ray.data.from_arrow(rows).repartition(target_num_rows_per_block=1)
 
@@ -118,7 +119,6 @@ def rows_of(dataset: Dataset, gate: Gate) -> Iterator[Row]:
     Raises:
         GoatRayError: Ray itself failed.
     """
-    _quiet()
     context = dataset.context
     context.print_on_execution_start = False
     # A block that dies with its worker is not the end of the run: the next pass tries its case again.
@@ -127,7 +127,9 @@ def rows_of(dataset: Dataset, gate: Gate) -> Iterator[Row]:
     # A case may take hours on a small machine, and a cluster may take as long to grow.
     context.execution_no_progress_timeout_s = -1
     try:
-        yield from dataset.iter_rows()
+        # Not `iter_rows`: it holds each row back until the next one is there.
+        for batch in dataset.iter_batches(prefetch_batches=0, batch_size=None, batch_format="pyarrow"):
+            yield from batch.to_pylist()
     except (RayError, SystemException, ExecutionTimeoutError) as error:
         raise GoatRayError(f"the Ray pipeline failed: {error}") from error
     finally:
@@ -162,7 +164,7 @@ def _actor(stage: Any, gate: Gate) -> Any:  # noqa: ANN401 - Ray takes a class h
 
 
 def _quiet() -> None:
-    """Keep Ray Data's own messages off the terminal; they stay in the session's log folder."""
+    """Keep what Ray Data says of the datasets to come off the terminal; it stays in the session's log folder."""
     DataContext.get_current().enable_progress_bars = False
     # Said of a last pass in which a case died again; there is nothing to configure.
     warnings.filterwarnings("ignore", "The m(in|ax)imum number of concurrent", UserWarning)

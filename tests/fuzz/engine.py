@@ -1,5 +1,6 @@
 """How one mutation is run and judged: a sound result or an allowed refusal, in bounded time and memory."""
 
+import os
 import resource
 import signal
 import time
@@ -7,10 +8,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 from goat_ray.errors import CaseError, GoatRayError
 
+CAN_RESET_PEAK = os.access("/proc/self/clear_refs", os.W_OK)
 LONGEST_S = 2.0
 MOST_BYTES = 100e6
 LONGEST_MESSAGE = 20_000
@@ -53,7 +56,7 @@ def try_mutation(target: Target, seed: int, index: int) -> Outcome:
     """Run one mutation; what is neither a sound result nor an allowed refusal is an `AssertionError` that names it."""
     data = target.damage(Random(f"{target.name}/{seed}/{index}"))
     where = f"targets[{target.name!r}], seed {seed}, index {index}"
-    before, start, refused = peak_bytes(), time.process_time(), None
+    before, start, refused = peak_bytes(since_now=True), time.process_time(), None
     try:
         with _alarm(), warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -69,9 +72,14 @@ def try_mutation(target: Target, seed: int, index: int) -> Outcome:
     return outcome
 
 
-def peak_bytes() -> int:
-    """The most memory that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak_bytes(since_now: bool = False) -> int:
+    """The most memory that this process has held: ever, or where the kernel lets us, since the last `since_now`."""
+    if not CAN_RESET_PEAK:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if since_now:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def _verdict(refused: BaseException | None) -> str:

@@ -32,7 +32,7 @@ _VALUES = np.random.default_rng(0).integers(0, 4, (6, 5, 4))
 
 def image_targets(folder: Path) -> Iterator[Target]:
     """Every target that reads images."""
-    files = _intact_files()
+    files = intact_files()
     spoilt = (*files, *_signalling_files())
     damages = {
         "nifti bytes": partial(_damaged_bytes, spoilt),
@@ -44,7 +44,7 @@ def image_targets(folder: Path) -> Iterator[Target]:
     yield _case_target(folder, files[1], tuple(damages.values()))
 
 
-def _intact_files() -> tuple[bytes, ...]:
+def intact_files() -> tuple[bytes, ...]:
     """Uncompressed files of both versions and byte orders, one scaled, one with an extension."""
     kinds = (
         (nib.Nifti1Image, "uint8", "<"),
@@ -104,7 +104,7 @@ def _read_image(data: bytes) -> None:
     np.testing.assert_array_equal(grid.affine, image.grid.affine)
     assert image.data.shape == grid.shape
     assert image.data.dtype.isnative
-    _compare_with_nibabel(data, image)
+    compare_with_nibabel(data, image)
     _check_labels(data, image)
 
 
@@ -136,7 +136,8 @@ def _check_labels(data: bytes, image: Image) -> None:
     np.testing.assert_allclose(where.affine, grid.affine, rtol=1e-6, atol=1e-6 * max(grid.spacing_mm))
 
 
-def _compare_with_nibabel(data: bytes, image: Image) -> None:
+def compare_with_nibabel(data: bytes, image: Image) -> None:
+    """Values and affine must be those of nibabel, where it reads the file at all."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         theirs = _read_with_nibabel(data)
