@@ -148,8 +148,8 @@ def main() -> None:
         chaos.write_cohort(folder / "cohort", HEALTHY, CORRUPT)
         chaos.upload(folder / "cohort", f"{BUCKET}/cohort")
         ensemble = write_tiny_ensemble(folder / "ensemble")
-        for run in ("calm", "wild"):
-            chaos.journal(f"{BUCKET}/{run}").unlink(missing_ok=True)
+        for path in chaos.journals():
+            path.unlink()
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
         base = RunConfig(
             cohort=f"{BUCKET}/cohort",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 from pydantic import TypeAdapter
@@ -59,10 +59,7 @@ class Commit:
     @classmethod
     def from_json(cls, data: bytes) -> "Commit":
         """Inverse of `to_json`; a malformed object raises `ValueError`."""
-        commit = decode_object(cls, data)
-        if len(commit.tables.get("cases", ())) != 1 or not all(map(is_key, commit.outputs)):
-            raise ValueError("no commit of one case with outputs in its run folder")
-        return commit
+        return decode_object(cls, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +195,23 @@ def read_commit(store: RunStore, key: str) -> Commit | None:
         return None
 
 
-def counts(commit: Commit, run_id: str, size_of: Callable[[str], int | None]) -> bool:
+class Vouching(Protocol):
+    """What a commit, or its record in a ledger, says of outputs."""
+
+    @property
+    def run_id(self) -> str:
+        """The run it belongs to."""
+
+    @property
+    def outputs(self) -> dict[str, Output]:
+        """Files by key."""
+
+
+def counts(commit: Vouching, run_id: str, size_of: Callable[[str], int | None]) -> bool:
     """Whether a commit makes its case done: it is the run's own, and its outputs have the recorded sizes."""
-    return commit.run_id == run_id and all(size_of(key) == output.size for key, output in commit.outputs.items())
+    if commit.run_id != run_id or not all(map(is_key, commit.outputs)):
+        return False
+    return all(size_of(key) == output.size for key, output in commit.outputs.items())
 
 
 def _keep(store: RunStore, outputs: Mapping[str, bytes]) -> None:

@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -28,7 +28,6 @@ from goat_ray.errors import MissingFile
 from goat_ray.storage import RunStore
 
 _READERS = 32
-_KEPT = ("case_id", "site", "cohort", "outputs", "inputs")
 
 Decoded = TypeVar("Decoded")
 
@@ -37,12 +36,13 @@ Decoded = TypeVar("Decoded")
 class Done:
     """A committed case as a ledger has it: its commit without the table rows, and the hash of the commit's bytes."""
 
+    run_id: str
     case_id: str
     site: str | None
     cohort: str | None
     outputs: dict[str, Output]
     inputs: dict[str, dict[str, Any]]
-    sha256: str
+    sha256: str = ""
 
     @property
     def file_names(self) -> dict[str, str]:
@@ -147,11 +147,10 @@ def _ledger(
         """A case that is done, or the hash of an object that counts for nothing."""
         sha256 = hashlib.sha256(data).hexdigest()
         try:
-            commit = Commit.from_json(data)
+            done = replace(decode_object(Done, data), sha256=sha256)  # twice as fast as the whole commit
         except ValueError:
             return sha256
-        done = Done(**{name: getattr(commit, name) for name in _KEPT}, sha256=sha256)
-        return done if counts(commit, run_id, size_of) and check(done) else sha256
+        return done if counts(done, run_id, size_of) and check(done) else sha256
 
     found: dict[str, Done | str] = _read_all(store, commits, decode)
     valid = {key: one for key, one in found.items() if isinstance(one, Done) and key == commit_key(one.case_id)}

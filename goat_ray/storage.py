@@ -23,6 +23,7 @@ from goat_ray.filesystems import (
     stat_s3,
 )
 
+_UNFINISHED = ".tmp-"
 _ABANDONED_S = 3600.0
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
@@ -167,9 +168,9 @@ class RunStore:
         """Remove unfinished files that writers left when they were killed: those that nobody touched for an hour."""
         if is_s3(self.root):
             return
-        for key, found in list_files(self.root).items():
-            if _is_unfinished(key) and time.time() - found.modified_s > _ABANDONED_S:
-                Path(join(locate(self.root)[1], key)).unlink(missing_ok=True)
+        for path in Path(locate(self.root)[1]).rglob(f"{_UNFINISHED}*"):
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                path.unlink(missing_ok=True)
 
     def _uri(self, key: str) -> str:
         if not is_key(key):
@@ -205,13 +206,13 @@ def _link_if_absent(temporary: Path, path: Path) -> None:
 
 
 def _is_unfinished(key: str) -> bool:
-    return key.rpartition("/")[2].startswith(".tmp-")
+    return key.rpartition("/")[2].startswith(_UNFINISHED)
 
 
 def _place(path: Path, data: bytes, move: Callable[[Path, Path], None]) -> None:
     """Write `data` beside `path`, make it durable, then `move` it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".tmp-{uuid.uuid4().hex}"
+    temporary = path.parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
     try:
         with temporary.open("xb") as file:
             file.write(data)

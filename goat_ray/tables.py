@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from goat_ray.cases import FailedCase
 from goat_ray.commits import Commit, Timings
+from goat_ray.errors import GoatRayError
 from goat_ray.ledger import Ledger, read_commits, read_timings
 from goat_ray.storage import RunStore
 
@@ -161,13 +162,22 @@ def write_tables(store: RunStore, ledger: Ledger, penalties: Penalties = lambda 
         store: the run folder.
         ledger: the cases the tables are about.
         penalties: rows of `regions` that a failed case is given.
+
+    Raises:
+        GoatRayError: a commit's rows are not those of the tables.
     """
     case_ids = ledger.case_ids
     writers = {name: _TableWriter(schema, ledger.run_id) for name, schema in SCHEMAS.items()}
     for start in range(0, len(case_ids), _CASES_AT_ONCE):
         chunk = case_ids[start : start + _CASES_AT_ONCE]
-        for name, rows in _rows(store, ledger, chunk, penalties).items():
-            writers[name].add(rows)
+        try:
+            for name, rows in _rows(store, ledger, chunk, penalties).items():
+                writers[name].add(rows)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise GoatRayError(
+                f"{store.root}/commits: a commit of the cases {chunk[0]} to {chunk[-1]} has table rows of another form "
+                f"({type(error).__name__}: {error}); delete it and run the same command again"
+            ) from error
     for name, writer in writers.items():
         store.write(table_key(name), writer.finish())
 

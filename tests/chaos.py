@@ -60,6 +60,11 @@ def journal(root: str) -> Path:
     return Path(tempfile.gettempdir()) / f"goat-ray-chaos-{hashlib.sha256(root.encode()).hexdigest()[:16]}.log"
 
 
+def journals() -> list[Path]:
+    """Every journal that is there."""
+    return list(Path(tempfile.gettempdir()).glob("goat-ray-chaos-*.log"))
+
+
 def log(root: str, event: str, what: str) -> None:
     """Add one line to the journal; short appends are atomic."""
     with journal(root).open("a") as file:

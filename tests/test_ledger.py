@@ -64,8 +64,6 @@ def test_a_commit_that_lies_under_another_cases_key_counts_for_neither(store: Ru
         (("outputs", "labels/case-1.nii.gz"), {"size": "6", "sha256": "a"}),
         (("outputs",), {"../../etc/passwd": {"size": 1, "sha256": "a"}}),
         (("inputs",), {"t1c": 3}),
-        (("tables",), {"cases": []}),
-        (("tables", "cases"), {"a": 1}),
         (("run_id",), None),
     ],
 )

@@ -1,5 +1,6 @@
 """Tables: explicit schemas, one row for every case, the same bytes for the same facts."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import pytest
 
 from goat_ray import tables
 from goat_ray.cases import FailedCase
-from goat_ray.commits import Timings, label_key, timings_key, write_commit, write_failure
-from goat_ray.errors import Category, Failure
+from goat_ray.commits import Timings, commit_key, label_key, timings_key, write_commit, write_failure
+from goat_ray.errors import Category, Failure, GoatRayError
 from goat_ray.ledger import Ledger, read_ledger
 from goat_ray.storage import RunStore
 from goat_ray.tables import (
@@ -104,6 +105,25 @@ def test_a_case_whose_timings_were_lost_keeps_its_other_rows(store: RunStore) ->
     write_tables(store, ledger)
     assert read_table(store, "timings").column("case_id").to_pylist() == ["case-2"]
     assert read_table(store, "regions").column("case_id").to_pylist() == ["case-1", "case-2"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"cases": []},
+        {"cases": [{"members": 3}]},
+        {"cases": [{}], "regions": [{"region": ["ET"]}]},
+        {"cases": [{}], "nonsense": [{}]},
+        {"cases": [{}], "lesions": [3]},
+        {"cases": [{}], "regions": {"region": "ET"}},
+    ],
+)
+def test_rows_of_another_form_are_told_with_the_cases_in_question(store: RunStore, rows: dict[str, object]) -> None:
+    fill(store, "case-1")
+    document = json.loads(store.read(commit_key("case-1")))
+    store.write(commit_key("case-1"), json.dumps({**document, "tables": rows}).encode())
+    with pytest.raises(GoatRayError, match="case-0 to case-1 has table rows of another form"):
+        write_tables(store, read_ledger(store, "run"))
 
 
 def test_the_metadata_name_the_run_and_the_schema_version(store: RunStore) -> None:

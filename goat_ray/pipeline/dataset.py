@@ -119,6 +119,8 @@ def rows_of(dataset: Dataset, gate: Gate) -> Iterator[Row]:
     Raises:
         GoatRayError: Ray itself failed.
     """
+    # Said of a last pass in which a case died again; there is nothing to configure.
+    warnings.filterwarnings("ignore", "The m(in|ax)imum number of concurrent", UserWarning)
     context = dataset.context
     context.print_on_execution_start = False
     # A block that dies with its worker is not the end of the run: the next pass tries its case again.
@@ -128,7 +130,8 @@ def rows_of(dataset: Dataset, gate: Gate) -> Iterator[Row]:
     context.execution_no_progress_timeout_s = -1
     try:
         # Not `iter_rows`: it holds each row back until the next one is there.
-        for batch in dataset.iter_batches(prefetch_batches=0, batch_size=None, batch_format="pyarrow"):
+        batches: Any = dataset.iter_batches(prefetch_batches=0, batch_size=None, batch_format="pyarrow")
+        for batch in batches:
             yield from batch.to_pylist()
     except (RayError, SystemException, ExecutionTimeoutError) as error:
         raise GoatRayError(f"the Ray pipeline failed: {error}") from error
@@ -166,8 +169,6 @@ def _actor(stage: Any, gate: Gate) -> Any:  # noqa: ANN401 - Ray takes a class h
 def _quiet() -> None:
     """Keep what Ray Data says of the datasets to come off the terminal; it stays in the session's log folder."""
     DataContext.get_current().enable_progress_bars = False
-    # Said of a last pass in which a case died again; there is nothing to configure.
-    warnings.filterwarnings("ignore", "The m(in|ax)imum number of concurrent", UserWarning)
     for name in ("ray.data", "ray.data._internal.execution.streaming_executor"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # The traceback of every lost worker; passes tell of lost cases in a line.

@@ -14,7 +14,7 @@ from goat_ray.report.statistics import (
     Names,
     bootstrapped,
     by_site,
-    columns_of,
+    column_of,
     quotient,
     ratio,
 )
@@ -26,6 +26,8 @@ _ROUNDING = 1e-12
 @dataclass(frozen=True, slots=True)
 class VolumeAgreement:
     """Predicted against reference volumes; intervals are bootstrapped over patients within sites.
+
+    Those of the limits are approximate: where log ratios have heavy tails they cover about 90 %.
 
     The first four estimates are over cases where both volumes are positive, the others over all cases that have both.
 
@@ -69,7 +71,7 @@ def volume_agreement(
     Raises:
         ValueError: where a volume is infinite or the lengths differ.
     """
-    pairs = np.hstack([columns_of(reference_ml), columns_of(predicted_ml)])
+    pairs = np.hstack([column_of(reference_ml), column_of(predicted_ml)])
     return by_site(_columns(pairs), patients, sites, _volume_agreement)
 
 
@@ -78,8 +80,11 @@ def spearman(first: ArrayLike, second: ArrayLike) -> Estimate:
 
     The interval is Fisher's with the standard error of Bonett and Wright (Psychometrika 2000;65:23). The value is None
     where one side has no spread.
+
+    Raises:
+        ValueError: where a value is infinite or the lengths differ.
     """
-    pairs = np.column_stack([np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)])
+    pairs = np.hstack([column_of(first), column_of(second)])
     pairs = pairs[~np.isnan(pairs).any(axis=1)]
     n = len(pairs)
     if n < 2 or (np.ptp(pairs, axis=0) == 0).any():
@@ -93,10 +98,10 @@ def spearman(first: ArrayLike, second: ArrayLike) -> Estimate:
 
 
 def _columns(pairs: Floats) -> Floats:
-    """What is summed: five counts, five moments of log volumes, five of volumes, the absolute error."""
-    is_known = ~np.isnan(pairs).any(axis=1)
+    """What is summed: four counts, five moments of log volumes, five of volumes, the absolute error."""
+    is_known = ~(np.isnan(pairs[:, 0]) | np.isnan(pairs[:, 1]))
     pairs = np.where(is_known[:, None], pairs, 0.0)
-    has_reference, has_predicted = (pairs > 0).T
+    has_reference, has_predicted = np.greater(pairs, 0.0).T
     is_both = has_reference & has_predicted
     counts = [is_known, is_both, has_reference & ~is_both, has_predicted & ~is_both]
     logs = np.log(pairs, out=np.zeros_like(pairs), where=is_both[:, None])
@@ -112,17 +117,20 @@ def _volume_agreement(own: Floats, draws: Floats) -> VolumeAgreement:
     n_known, n_both = (int(count) for count in np.count_nonzero(own[:, :2], axis=0))
     total = own.sum(axis=0)
     known, both, only_reference, only_predicted = (int(count) for count in total[:4])
-    found = _statistics(np.vstack([total, draws]))
-    names = ("bias_percent", "lower_limit_percent", "upper_limit_percent", "slope", "concordance")
-    patients = (n_both, n_both, n_both, n_both, n_known)
-    estimates = {name: _estimate(*pair) for name, *pair in zip(names, found, patients, strict=True)}
+    sums = np.vstack([total, draws])
+    _, bias, var_log, var_ratio, covariance = _moments(sums[:, 1], sums[:, 4:9])
+    deviation = np.sqrt(quotient(var_ratio * sums[:, 1], sums[:, 1] - 1))
     return VolumeAgreement(
         n_both=both,
         n_only_reference=only_reference,
         n_only_predicted=only_predicted,
         n_neither=known - both - only_reference - only_predicted,
+        bias_percent=_estimate(_percent(bias), n_both),
+        lower_limit_percent=_limit(-1, bias, deviation, n_both),
+        upper_limit_percent=_limit(1, bias, deviation, n_both),
+        slope=_estimate(1 + quotient(covariance, var_log), n_both),
+        concordance=_estimate(_concordance(*_moments(sums[:, 0], sums[:, 9:14])), n_known),
         absolute_error_ml=ratio(own[:, -1], own[:, 0], draws[:, -1], draws[:, 0]),
-        **estimates,
     )
 
 
@@ -131,20 +139,40 @@ def _estimate(found: Floats, n: int) -> Estimate:
     return bootstrapped(None if np.isnan(found[0]) else float(found[0]), found[1:], n)
 
 
-def _statistics(sums: Floats) -> list[Floats]:
-    """Bias, both limits, slope and concordance of each row of sums; NaN where there are too few cases."""
-    known, both = sums[:, 0], sums[:, 1]
-    _, bias, var_log, var_ratio, covariance = _moments(both, sums[:, 4:9])
-    reach = _REACH * np.sqrt(quotient(var_ratio * both, both - 1))
-    x, y, var_x, var_y, cov_xy = _moments(known, sums[:, 9:14])
-    percents = [100 * np.expm1(value) for value in (bias, bias - reach, bias + reach)]
-    return [*percents, 1 + quotient(covariance, var_log), quotient(2 * cov_xy, var_x + var_y + (x - y) ** 2)]
+def _percent(log_ratios: Floats) -> Floats:
+    return 100 * np.expm1(log_ratios)
+
+
+def _limit(sign: int, bias: Floats, deviation: Floats, n: int) -> Estimate:
+    """A limit of agreement; bias and deviation of the log ratios are observed, then of each resample.
+
+    Percentiles of resampled limits cover 80 % at 10 patients and 86 % at 20. Here intervals of the bias and of the
+    log deviation, t by their bootstrapped standard errors, are joined as the limit is (MOVER: Zou, Stat Methods Med
+    Res 2013;22:630), which covers 95 % of normal log ratios at 10.
+    """
+    limit = bias[0] + sign * _REACH * deviation[0]
+    if np.isnan(limit) or n < SMALL or not deviation[0]:
+        return Estimate(None if np.isnan(limit) else float(_percent(limit)), None, None, n)
+    t = stats.t.isf(0.025, n - 1)
+    factor = np.exp(t * np.std(np.log(deviation[1:][deviation[1:] > 0])))
+    outwards = np.hypot(t * np.nanstd(bias[1:]), _REACH * deviation[0] * (factor - 1))
+    inwards = np.hypot(t * np.nanstd(bias[1:]), _REACH * deviation[0] * (1 - 1 / factor))
+    low, high = sorted((limit + sign * outwards, limit - sign * inwards))
+    value, low, high = (float(percent) for percent in _percent(np.array([limit, low, high])))
+    return Estimate(value, low, high, n)
+
+
+def _concordance(x: Floats, y: Floats, var_x: Floats, var_y: Floats, cov_xy: Floats) -> Floats:
+    spread = var_x + var_y
+    return quotient(2 * cov_xy, np.where(spread > 0, spread + (x - y) ** 2, 0.0))
 
 
 def _moments(n: Floats, sums: Floats) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """Means, variances and covariance (by n) of two quantities from their sums; no variance below rounding."""
+    """Means, variances and covariance (by n) of two quantities from their sums."""
     x, y, xx, yy, xy = (quotient(column, n) for column in sums.T)
-    var_x, var_y = (
-        np.where(square - mean**2 > _ROUNDING * square, square - mean**2, 0) for mean, square in ((x, xx), (y, yy))
-    )
-    return x, y, var_x, var_y, xy - x * y
+    return x, y, _variance(x, xx), _variance(y, yy), xy - x * y
+
+
+def _variance(mean: Floats, square: Floats) -> Floats:
+    variance = square - mean**2
+    return np.where(variance > _ROUNDING * square, variance, 0.0)

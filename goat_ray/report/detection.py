@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from goat_ray.report.statistics import BySite, Estimate, Floats, Names, by_site, columns_of, ratio, share
+from goat_ray.report.statistics import BySite, Estimate, Floats, Names, by_site, column_of, ratio, share
 
 VOLUME_EDGES_MM3 = (27.0, 100.0, 500.0, 1000.0, 5000.0)
 """Lower edges belong to their bin; the 2026 organisers split at 27."""
@@ -55,7 +55,7 @@ def sensitivities(
     Raises:
         ValueError: where a volume is infinite or the lengths differ.
     """
-    volumes, hits = columns_of(volumes_mm3), np.asarray(detected, dtype=bool)[:, None]
+    volumes, hits = np.hstack([column_of(volumes_mm3), column_of(detected)]).T[:, :, None]
     lows = np.array([0.0, 0.0, *edges_mm3])
     highs = np.array([np.inf, *edges_mm3, np.inf])
     is_in = (lows <= volumes) & (volumes < highs)
@@ -64,7 +64,7 @@ def sensitivities(
         return tuple(_sensitivity(lows[i], highs[i], own[:, i::m], draws[:, i::m]) for i in range(m))
 
     m = len(lows)
-    return by_site(np.hstack([is_in & hits, is_in]).astype(np.float64), patients, sites, estimate)
+    return by_site(np.hstack([is_in & (hits > 0), is_in]).astype(np.float64), patients, sites, estimate)
 
 
 def false_positives(counts: ArrayLike, patients: Names, sites: Names) -> BySite[FalsePositives]:
@@ -78,7 +78,7 @@ def false_positives(counts: ArrayLike, patients: Names, sites: Names) -> BySite[
     Raises:
         ValueError: where a count is infinite or the lengths differ.
     """
-    values = columns_of(counts)
+    values = column_of(counts)
     columns = np.hstack([np.nan_to_num(values), values == 0, ~np.isnan(values)])
     return by_site(columns, patients, sites, _false_positives)
 

@@ -13,6 +13,7 @@ from goat_ray.report.statistics import SMALL, BySite, Estimate, Floats, Names, b
 TIE = 1e-9
 """Scores that differ by no more are tied."""
 
+_EXACT = 50  # patients, as scipy has it
 _HALVINGS = 60
 
 
@@ -24,7 +25,8 @@ class Comparison:
         n_cases: scored in both.
         difference: mean of run less baseline over cases.
         shift: Hodges-Lehmann estimate, the median of all pairwise means of differences; None without cases.
-        p_value: Wilcoxon's signed-rank test with Pratt's zeros, two-sided; None below `SMALL` patients or if all tie.
+        p_value: Wilcoxon's signed-rank test with Pratt's zeros, two-sided, exact up to 50 patients without ties; None
+            below `SMALL` patients or if all tie.
         wins: cases where the run is better.
         ties: cases within `TIE`.
         losses: cases where the baseline is better.
@@ -40,28 +42,36 @@ class Comparison:
 
 
 def compare(
-    run: ArrayLike, baseline: ArrayLike, patients: Names, sites: Names, *, lower_is_better: bool = False
-) -> BySite[Comparison]:
-    """Compare the scores of two runs, over all cases and within each site.
+    run: ArrayLike,
+    baseline: ArrayLike,
+    patients: Names,
+    sites: Names,
+    *,
+    lower_is_better: bool | Sequence[bool] = False,
+) -> BySite[tuple[Comparison, ...]]:
+    """Compare two runs column by column, over all cases and within each site.
 
     Test and shift take the mean difference of each patient, so that repeated cases do not count as independent.
 
     Args:
-        run: score per case; NaN where it has none. Only cases with both scores count.
-        baseline: of the same cases.
+        run: cases × columns, or one column, of scores; finite or NaN. Only cases with both scores count.
+        baseline: the same of the other run.
         patients: of each case; ids count within a site.
         sites: of each case.
-        lower_is_better: whether a smaller score wins, as with distances.
+        lower_is_better: whether a smaller score wins, as with distances; for all columns or each.
 
     Raises:
-        ValueError: where a score is infinite or the lengths differ.
+        ValueError: where a score is infinite or the shapes differ.
     """
-    differences = columns_of(run) - columns_of(baseline)
+    scores, others = columns_of(run), columns_of(baseline)
+    if scores.shape != others.shape:
+        msg = f"expected scores of both runs for the same cases, got shapes {scores.shape} and {others.shape}"
+        raise ValueError(msg)
+    differences = scores - others
     is_common = ~np.isnan(differences)
     differences = np.where(is_common & (np.abs(differences) > TIE), differences, 0.0)
-    is_up, is_down = differences > 0, differences < 0
-    wins, losses = (is_down, is_up) if lower_is_better else (is_up, is_down)
-    return by_site(np.hstack([differences, is_common, wins, losses]), patients, sites, _comparison)
+    gains = np.where(lower_is_better, -differences, differences)
+    return by_site(np.hstack([differences, is_common, gains > 0, gains < 0]), patients, sites, _comparisons)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -98,6 +108,11 @@ def _pair_mean(ordered: Floats, rank: int) -> float:
     return high
 
 
+def _comparisons(own: Floats, draws: Floats) -> tuple[Comparison, ...]:
+    m = own.shape[1] // 4
+    return tuple(_comparison(own[:, i::m], draws[:, i::m]) for i in range(m))
+
+
 def _comparison(own: Floats, draws: Floats) -> Comparison:
     n_cases, wins, losses = (int(count) for count in own[:, 1:].sum(axis=0))
     per_patient = quotient(own[:, 0], own[:, 1])
@@ -116,4 +131,7 @@ def _comparison(own: Floats, draws: Floats) -> Comparison:
 def _wilcoxon(differences: Floats) -> float | None:
     if len(differences) < SMALL or not differences.any():
         return None
-    return float(stats.wilcoxon(differences, zero_method="pratt").pvalue)
+    # Left to itself scipy permutes below 14 values with ties, which takes seconds.
+    is_exact = len(differences) <= _EXACT and len(np.unique(np.abs(differences))) == len(differences)
+    method = "exact" if is_exact and differences.all() else "asymptotic"
+    return float(stats.wilcoxon(differences, zero_method="pratt", method=method).pvalue)

@@ -7,10 +7,11 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from statsmodels.stats.meta_analysis import CombineResults, combine_effects
 
-from goat_ray.report.statistics import Floats, Names, columns_of, patient_sums
+from goat_ray.report.statistics import Floats, Names, column_of, patient_sums
 
 _NO_SPREAD = 1e-6  # standard error; the official NSD of a perfect case is 1 - 5e-9, of an empty one 1
-_TOLERANCE = {"atol": 1e-9, "maxiter": 1000}  # of the Paule-Mandel equation; 50 rounds miss it for a precise site
+_ACCURACY = 1e-6  # of Paule and Mandel's equation; statsmodels 0.15 answers 0 where rounding steps over its root
+_ROUNDS = 1000  # 50, the default, do not reach the root if one site is very precise
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def pool(values: ArrayLike, patients: Names, sites: Names) -> Pooling:
     Raises:
         ValueError: where a value is infinite or the lengths differ.
     """
-    column = columns_of(values)
+    column = column_of(values)
     is_known = ~np.isnan(column)
     sums, homes = patient_sums(np.hstack([np.where(is_known, column, 0.0), is_known]), patients, sites)
     sums, homes = sums[sums[:, 1] > 0], homes[sums[:, 1] > 0]
@@ -123,36 +124,41 @@ def _mean_and_variance(rows: Floats) -> tuple[float, float]:
 
 
 def _random_effects(sites: _Sites) -> RandomEffects:
-    found, k = _combined(sites), len(sites.names)
-    (low, high), error = _interval(found)
-    reach = float(stats.t.isf(0.025, k - 2) * np.hypot(np.sqrt(found.tau2), error)) if k > 2 else None
-    value = float(found.mean_effect_re)
+    centre, found = _combined(sites)
+    value, k, tau2 = centre + float(found.mean_effect_re), len(sites.names), float(found.tau2)
+    error = max(float(found.sd_eff_w_re), float(found.sd_eff_w_re_hksj))
+    reach = float(stats.t.isf(0.025, k - 1)) * error
+    new_site_reach = float(stats.t.isf(0.025, k - 2) * np.hypot(np.sqrt(tau2), error)) if k > 2 else None
     return RandomEffects(
         value=value,
-        low=low,
-        high=high,
-        new_site_low=None if reach is None else value - reach,
-        new_site_high=None if reach is None else value + reach,
-        tau2=float(found.tau2),
-        i2=max(0.0, float(found.i2)),
+        low=value - reach,
+        high=value + reach,
+        new_site_low=None if new_site_reach is None else value - new_site_reach,
+        new_site_high=None if new_site_reach is None else value + new_site_reach,
+        tau2=tau2,
+        i2=float(found.i2) if found.q > k - 1 else 0.0,
         sites=sites.names,
         leave_one_out=_leave_one_out(sites) if k > 2 else None,
     )
 
 
-def _combined(sites: _Sites) -> CombineResults:
+def _combined(sites: _Sites) -> tuple[float, CombineResults]:
+    """The fixed-effect mean, and the results for means less it: Cochran's Q cancels badly far from 0."""
+    centre = float(np.average(sites.means, weights=1 / sites.variances))
+    accuracy = _ACCURACY * (len(sites.names) - 1)
     with np.errstate(divide="ignore"):  # of I² where all means are equal
-        return combine_effects(sites.means, sites.variances, method_re="pm", use_t=True, **_TOLERANCE)
-
-
-def _interval(found: CombineResults) -> tuple[tuple[float, float], float]:
-    """The wider of the intervals with estimated scale and scale 1, and the standard error that it rests on."""
-    _, fixed, _, estimated = found.conf_int()
-    error = max(float(found.sd_eff_w_re), float(found.sd_eff_w_re_hksj))
-    return (float(min(fixed[0], estimated[0])), float(max(fixed[1], estimated[1]))), error
+        found = combine_effects(
+            sites.means - centre, sites.variances, method_re="pm", use_t=True, atol=accuracy, maxiter=_ROUNDS
+        )
+    return centre, found
 
 
 def _leave_one_out(sites: _Sites) -> LeaveOneOut:
-    means = [float(_combined(sites.without(index)).mean_effect_re) for index in range(len(sites.names))]
+    means = [_random_effects_mean(sites.without(index)) for index in range(len(sites.names))]
     low, high = int(np.argmin(means)), int(np.argmax(means))
     return LeaveOneOut(means[low], sites.names[low], means[high], sites.names[high])
+
+
+def _random_effects_mean(sites: _Sites) -> float:
+    centre, found = _combined(sites)
+    return centre + float(found.mean_effect_re)

@@ -168,7 +168,9 @@ def bootstrapped(value: float | None, draws: Floats, n: int) -> Estimate:
 
 def quotient(tops: Floats, bottoms: Floats) -> Floats:
     """Element by element, NaN where the bottom is not positive."""
-    return np.divide(tops, bottoms, out=np.full(tops.shape, np.nan), where=bottoms > 0)
+    result = np.full(tops.shape, np.nan)
+    np.divide(tops, bottoms, out=result, where=bottoms > 0)
+    return result
 
 
 def columns_of(values: ArrayLike) -> Floats:
@@ -184,6 +186,11 @@ def columns_of(values: ArrayLike) -> Floats:
         msg = f"values must be finite or NaN, got {columns[row, column]} in row {row}, column {column}"
         raise ValueError(msg)
     return columns
+
+
+def column_of(values: ArrayLike) -> Floats:
+    """One value per case as a column; the errors of `columns_of`."""
+    return columns_of(np.ravel(np.asarray(values, dtype=np.float64)))
 
 
 def by_site(columns: Floats, patients: Names, sites: Names, estimate: Estimator[T]) -> BySite[T]:

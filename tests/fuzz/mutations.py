@@ -111,7 +111,7 @@ def tricky_gzip(rng: Random, raw: bytes, other: bytes) -> bytes:
         lambda: plain + rng.choice([b"\0" * 512, b"\0", b"junk", b"\x1f\x8b", _pack(other), plain[:12]]),
         lambda: b"\x1f\x8b\x08\x08" + bytes(6) + name + plain[10:],
         lambda: b"\x1f\x8b\x08\x04" + bytes(6) + struct.pack("<H", rng.choice([0, 4, 65535])) + b"abcd" + plain[10:],
-        lambda: b"\x1f\x8b\x08" + bytes([rng.randrange(256)]) + bytes(6) + name * rng.choice([0, 1, 300, 60_000]) + plain[10:],
+        lambda: b"\x1f\x8b\x08" + rng.randbytes(1) + bytes(6) + name * rng.choice([0, 1, 300, 60_000]) + plain[10:],
         lambda: plain[:10] + body + struct.pack("<I", rng.getrandbits(32)) + size,
         lambda: plain[:-4] + struct.pack("<I", rng.choice([0, 2**32 - 1, len(raw) + 1])),
         lambda: _pack(raw + bytes(rng.choice([1, 3_000_000]))),
@@ -236,5 +236,5 @@ def yaml_bombs() -> list[str]:
         nine = ", ".join([f"*{above}"] * 9)
         laughs.append(f"{here}: &{here} [{nine}]")
         merges.append(f"{here}: &{here} {{<<: [{nine}]}}")
-    deep = "\n".join(" " * i + "a:" for i in range(1200))
+    deep = "\n".join(" " * i + "a:" for i in range(300))
     return ["\n".join(laughs), "\n".join(merges), deep, "[" * 100_000, "a: &a {b: *a, <<: *a}", "- " * 20_000]

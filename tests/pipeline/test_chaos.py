@@ -39,6 +39,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cohort
 
 
+@pytest.fixture(autouse=True)
+def journals() -> Iterator[None]:
+    """Nothing of one test is left for another, or on the machine."""
+    yield
+    for path in chaos.journals():
+        path.unlink()
+
+
 def config_of(cohort: object, out: object, ensemble: Path, **changes: object) -> RunConfig:
     return RunConfig(cohort=str(cohort), out=str(out), ensemble=str(ensemble), threads=1, workers=2, **changes)
 
