@@ -81,6 +81,9 @@ def predict(
     postprocess: Annotated[str | None, typer.Option(help="adaptive (default), fixed or none.")] = None,
     blending: Annotated[str | None, typer.Option(help="exact (default) or nnunet.")] = None,
     mirroring: Annotated[bool | None, typer.Option(help="Average over mirrored inputs (8x the work).")] = None,
+    save_probabilities: Annotated[
+        bool | None, typer.Option("--save-probabilities", help="Also write P(ET), P(TC) and P(WT) of each case.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cuda or cpu; a GPU where there is one by default.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Predict workers.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one worker.")] = None,
@@ -107,6 +110,7 @@ def predict(
         "decode": decode,
         "blending": blending,
         "mirroring": mirroring,
+        "save_probabilities": save_probabilities,
         "postprocess": {"method": postprocess} if postprocess else None,
         "device": device,
         "workers": workers,

@@ -16,7 +16,7 @@ from goat_ray.cases import FailedCase, object_name
 from goat_ray.errors import Category, Failure, MissingFile, StorageError
 from goat_ray.storage import RunStore, is_key
 
-OUTPUT_FOLDERS = ("labels",)
+OUTPUT_FOLDERS = ("labels", "probabilities", "thumbnails")
 """Folders of a run that hold what commits vouch for."""
 
 Record = TypeVar("Record")
@@ -99,6 +99,16 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - any record class
 def label_key(case_id: str) -> str:
     """Where a case's label map lies in the run folder."""
     return f"labels/{object_name(case_id)}.nii.gz"
+
+
+def probabilities_key(case_id: str) -> str:
+    """Where a case's region probabilities lie, if they were asked for."""
+    return f"probabilities/{object_name(case_id)}.nii.gz"
+
+
+def thumbnail_key(case_id: str) -> str:
+    """Where a case's picture lies."""
+    return f"thumbnails/{object_name(case_id)}.png"
 
 
 def commit_key(case_id: str) -> str:

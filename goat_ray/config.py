@@ -14,7 +14,7 @@ from yaml.constructor import ConstructorError
 
 from goat_ray.errors import ConfigError
 
-METHOD_VERSION = 3
+METHOD_VERSION = 4
 """Raised whenever the code changes what a run with the same settings produces."""
 
 _MOST_PROBLEMS, _LONGEST_PROBLEM = 10, 500
@@ -101,12 +101,18 @@ class RunConfig(JobConfig):
     mirroring: bool = Field(False, description="average over each member's mirrored inputs (8x the work)")
     postprocess: PostprocessConfig = PostprocessConfig()
 
+    thumbnails: bool = Field(True, description="draw a small picture of each case")
+    save_probabilities: bool = Field(False, description="also write the merged probabilities of ET, TC and WT")
+
     device: Literal["cpu", "cuda"] | None = Field(None, description="cuda or cpu; a GPU where there is one when unset")
     threads: int | None = Field(None, ge=1, description="CPU threads of one predict actor")
     windows_per_batch: int = Field(4, ge=1, le=64, description="windows per forward pass")
 
     def fingerprint(self, ensemble_sha256: str, specs: Mapping[str, str]) -> dict[str, Any]:
         """What can change a result: compared on reuse of a run folder, hashed into the run id.
+
+        Which files a case has is part of it: a run is never half with them, and two drivers of one run never
+        differ in what they commit.
 
         Args:
             ensemble_sha256: hash of the members.
@@ -122,6 +128,8 @@ class RunConfig(JobConfig):
             "channels": self.channels,
             "postprocess": self.postprocess.model_dump(),
             "spec": dict(specs),
+            "thumbnails": self.thumbnails,
+            "save_probabilities": self.save_probabilities,
         }
 
 

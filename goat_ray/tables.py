@@ -13,7 +13,7 @@ from goat_ray.errors import GoatRayError
 from goat_ray.ledger import Ledger, read_commits, read_timings
 from goat_ray.storage import RunStore
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Row = Mapping[str, Any]
 Penalties = Callable[[FailedCase], Sequence[Row]]
@@ -52,7 +52,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             *_scores("et_threshold", "wt_threshold", "et_mean_component", "wt_mean_component"),
             ("threshold_unit", _TEXT),
             ("n_removed_components", _COUNT),
-            ("mean_entropy", _SCORE),
+            *_scores("mean_entropy", "mean_margin"),  # over the predicted whole tumour, before postprocessing
             ("pred_label_voxels", pa.list_(pa.int64())),  # voxels of label 0, 1, 2, …
             ("gt_label_voxels", pa.list_(pa.int64())),
             ("label_key", _TEXT),
@@ -79,6 +79,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("gt_empty", _FLAG),
             ("pred_empty", _FLAG),
             ("mean_probability", _SCORE),
+            *_scores("member_dice_mean", "member_dice_min", "member_volume_cv"),  # of ET, TC and WT
             *_scores("official_hd95_mm", "official_sensitivity", "official_specificity"),
             *_scores("match_precision", "match_recall", "match_f1"),
             *_scores("sq_dice", "sq_dice_std", "sq_nsd", "sq_nsd_std", "sq_hd95_mm", "sq_hd95_std_mm"),

@@ -50,7 +50,8 @@ class StubPredict(Predict):
             log(self._settings.surroundings.root, "kill", case.case_id)
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(PAUSE_S)
-        context["confidence"] = {"entropy": 0.5, **dict.fromkeys(REGIONS, 0.9)}
+        context["confidence"] = {"entropy": 0.5, "margin": 0.5, **dict.fromkeys(REGIONS, 0.9)}
+        context["agreement"] = {}
         context["members"] = ["Stub"]
         return {"labels": np.digitize(row["image_0"][0], (1.0, 1.5, 2.0)).astype(np.uint8)}
 

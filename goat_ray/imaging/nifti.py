@@ -1,4 +1,4 @@
-"""NIfTI files as bytes: images and label maps are decoded with care, label maps encoded reproducibly."""
+"""NIfTI files as bytes: images and label maps are decoded with care, results encoded reproducibly."""
 
 import gzip
 import io
@@ -24,6 +24,8 @@ _BLOCK = 2**20
 _SCANNER_ANATOMICAL = 1
 _QFORM_TOLERANCE = 1e-3
 _SPACING_TOLERANCE = 1e-3
+# The float32 below 1/255: the nearest one makes 255 a probability above 1.
+_PROBABILITY_STEP = float(np.nextafter(np.float32(1 / 255), np.float32(0)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,20 +158,34 @@ def encode_labels(labels: LabelMap, grid: Grid) -> bytes:
     """
     if labels.shape != grid.shape:
         raise ValueError(f"labels of shape {labels.shape} do not fit a grid of shape {grid.shape}")
+    return _encode(labels.astype(np.uint8, casting="safe", copy=False), grid, 1.0)
+
+
+def encode_probabilities(regions: NDArray[np.uint8], grid: Grid) -> bytes:
+    """The `.nii.gz` file of region probabilities (x, y, z, region) in steps of 1/255; otherwise as `encode_labels`.
+
+    Raises:
+        ValueError: the probabilities do not have the grid's shape.
+    """
+    if regions.shape[:-1] != grid.shape:
+        raise ValueError(f"probabilities of shape {regions.shape} do not fit a grid of shape {grid.shape}")
+    return _encode(regions, grid, _PROBABILITY_STEP)
+
+
+def _encode(voxels: NDArray[np.uint8], grid: Grid, slope: float) -> bytes:
     header: Any = nib.Nifti1Header(endianness="<")  # type: ignore[no-untyped-call]  # nibabel leaves this untyped
     header.set_data_dtype(np.uint8)
-    header.set_data_shape(grid.shape)
+    header.set_data_shape(voxels.shape)
     header.set_xyzt_units("mm")
-    header.set_slope_inter(1, 0)
+    header.set_slope_inter(slope, 0)
     header["vox_offset"] = _DATA_OFFSET
     header["magic"] = b"n+1"
     header.set_qform(grid.affine, _SCANNER_ANATOMICAL)
     if not np.allclose(header.get_qform(), grid.affine, rtol=0, atol=_QFORM_TOLERANCE):
         header["qform_code"] = 0
     header.set_sform(grid.affine, _SCANNER_ANATOMICAL)
-    voxels = labels.astype(np.uint8, casting="safe", copy=False).tobytes(order="F")
     # zlib, not ISA-L: its output does not depend on the processor. wbits 31 is gzip without name or time.
-    return zlib.compress(header.binaryblock.ljust(_DATA_OFFSET, b"\0") + voxels, level=6, wbits=31)
+    return zlib.compress(header.binaryblock.ljust(_DATA_OFFSET, b"\0") + voxels.tobytes(order="F"), level=6, wbits=31)
 
 
 def _is_gzip(data: bytes) -> bool:

@@ -13,6 +13,9 @@ Rule = Literal["majority", "argmax", "regions"]
 CLASSES = ("background", "NETC", "SNFH", "ET")
 """Names of the canonical classes, in the order of `Label`."""
 
+MAPPED_REGIONS = ("ET", "TC", "WT")
+"""The regions whose probabilities can be saved, in file order."""
+
 
 def canonical_probabilities(logits: Tensor, scheme: LabelScheme) -> Tensor:
     """Probabilities of the four classes (4, z, y, x), fp32, from a member's logits (heads, z, y, x).
@@ -78,11 +81,20 @@ def region_probability(probabilities: Tensor, region: str) -> Tensor:
     return sum((probabilities[label] for label in others), start=probabilities[first])
 
 
+def quantised_regions(probabilities: Tensor) -> Tensor:
+    """P(ET), P(TC) and P(WT), uint8 (3, z, y, x) in steps of 1/255, of class probabilities (4, z, y, x)."""
+    regions = torch.empty((len(MAPPED_REGIONS), *probabilities.shape[1:]), dtype=torch.uint8)
+    for target, region in zip(regions, MAPPED_REGIONS, strict=True):
+        # Sums of rounded numbers may lie a little outside 0 to 1.
+        target.copy_((region_probability(probabilities, region) * 255).round_().clamp_(0, 255))
+    return regions
+
+
 def confidence(probabilities: Tensor, labels: Tensor) -> dict[str, float | None]:
     """How sure the ensemble is of what it found: scalars of one case, None where there is nothing to judge.
 
-    Each region of `REGIONS`: its mean probability over the voxels labelled so. `entropy`: mean Shannon entropy
-    (nats) of the classes over the predicted tumour.
+    Each region of `REGIONS`: its mean probability over the voxels labelled so. Over the predicted tumour,
+    `entropy`: mean Shannon entropy (nats) of the classes; `margin`: mean lead of the likeliest class on the next.
 
     Args:
         probabilities: merged class probabilities (4, z, y, x).
@@ -92,7 +104,8 @@ def confidence(probabilities: Tensor, labels: Tensor) -> dict[str, float | None]
     inside, found = probabilities[:, tumour], labels[tumour]
     members = {region: torch.isin(found, torch.tensor(REGIONS[region], device=found.device)) for region in REGIONS}
     scores = {region: _mean(region_probability(inside, region)[mask]) for region, mask in members.items()}
-    return {**scores, "entropy": _mean(torch.special.entr(inside).sum(dim=0))}
+    first, second = inside.topk(2, dim=0).values
+    return {**scores, "entropy": _mean(torch.special.entr(inside).sum(dim=0)), "margin": _mean(first - second)}
 
 
 def _mean(values: Tensor) -> float | None:

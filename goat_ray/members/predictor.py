@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from goat_ray.errors import CaseError, Category, EnsembleError
 from goat_ray.labels import LabelScheme
+from goat_ray.members.agreement import BitSets, agreement, bit_sets
 from goat_ray.members.blending import Recipe, Tiling, blend, tile
 from goat_ray.members.ensemble import Ensemble, Member, check_members, load_network
 from goat_ray.members.kernels import with_group_norm
-from goat_ray.members.merge import Rule, canonical_probabilities, confidence, decode
+from goat_ray.members.merge import Rule, canonical_probabilities, confidence, decode, quantised_regions
 from goat_ray.members.plans import Preprocessing
 from goat_ray.members.preprocess import Preprocessed, preprocessing_problem, restore
 from goat_ray.members.recovery import HOST, Ladder, Rung, first_line
@@ -62,14 +63,22 @@ class Prediction:
     Attributes:
         labels: uint8 (z, y, x), grid and axes of the crop.
         confidence: see `merge.confidence`.
+        agreement: see `agreement.agreement`.
         member_seconds: wall time of each member, by code.
         probabilities: merged class probabilities, fp32 (4, z, y, x), if they were asked for.
     """
 
     labels: NDArray[np.uint8]
     confidence: dict[str, float | None]
+    agreement: dict[str, dict[str, float | None]]
     member_seconds: dict[str, float]
     probabilities: NDArray[np.float32] | None = None
+
+    def quantised_regions(self) -> NDArray[np.uint8]:
+        """See `merge.quantised_regions`; empty unless the probabilities were kept."""
+        if self.probabilities is None:
+            return np.zeros((0, 0, 0, 0), np.uint8)
+        return quantised_regions(torch.from_numpy(self.probabilities)).numpy()
 
 
 class Predictor:
@@ -122,6 +131,7 @@ class Predictor:
     def _add(self, case: "_Case", member: Member, network: nn.Module, rung: Rung) -> None:
         case.make_room(rung)
         share = self._probabilities(case, member, network, rung)
+        case.drawn[member.code] = bit_sets(decode(share, self._settings.decode).cpu().numpy())
         # Divided, not multiplied: seven equal weights are then p / 7 to the last bit. By a tensor, since CUDA
         # multiplies by the reciprocal of a plain number.
         case.add(share.div_(share.new_tensor(self._total_weight / member.weight)))
@@ -156,17 +166,22 @@ class Predictor:
         return Prediction(
             labels=labels.cpu().numpy(),
             confidence=confidence(case.merged, labels),
+            agreement=agreement(case.drawn.values()),
             member_seconds=seconds,
             probabilities=case.merged.cpu().numpy() if self._settings.keep_probabilities else None,
         )
 
 
 class _Case:
-    """A case under way: its windows, and the sum of the members so far, which never returns from the host."""
+    """A case under way: its windows, what each member would have drawn alone, and the sum of the members so far.
+
+    The sum never returns from the host.
+    """
 
     def __init__(self, volumes: Mapping[Preprocessing, Preprocessed]) -> None:
         self.volumes = volumes
         self.merged: Tensor | None = None
+        self.drawn: dict[str, BitSets] = {}
         self._tilings: dict[_TilingKey, Tiling] = {}
 
     def tiling(self, member: Member, recipe: Recipe, canvas: torch.device) -> Tiling:

@@ -18,14 +18,15 @@ from goat_ray.metrics.specs import Policy
 OK = "ok"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """A scored case: columns of `cases`, rows of `regions` and `lesions`, and the reference's file."""
+    """A scored case: columns of `cases`, rows of `regions` and `lesions`, the reference's file and labels (x, y, z)."""
 
     case: Row
     regions: list[Row]
     lesions: list[Row]
     reference: InputFile | None = None
+    reference_labels: LabelMap | None = None
 
     @property
     def inputs(self) -> dict[str, dict[str, Any]]:
@@ -64,7 +65,7 @@ def evaluate_labels(case: Case, labels: LabelMap, grid: Grid, policy: Policy, *,
         "reference_sha256": reference.file.sha256,
         "gt_label_voxels": label_histogram(reference.labels),
     }
-    return Evaluation(row, score.regions, score.lesions, reference.file)
+    return Evaluation(row, score.regions, score.lesions, reference.file, reference.labels)
 
 
 def label_histogram(labels: LabelMap) -> list[int]:
