@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from goat_ray import storage
-from goat_ray.discovery import Candidate, Labels, Listing, find_candidates, find_labels, read_table
+from goat_ray.discovery import Candidate, Labels, Listing, find_candidates, find_labels
 from goat_ray.errors import CaseError, Category, ConfigError, Failure
 from goat_ray.filesystems import FileStat
 from goat_ray.labels import MODALITIES
+from goat_ray.sheets import read_sheet
 
 PREDICTION = "prediction"
 """Key of a case's label map among its images, where label maps are what a job works on."""
@@ -180,8 +181,14 @@ def _sort_out(
         try:
             cases.append(replace(make(case_id), site=site, cohort=cohort))
         except CaseError as error:
-            failures.append(FailedCase(case_id, Failure.of(error, "discover"), site, cohort))
+            failure = Failure.of(CaseError(error.category, _writable(error.message), error.hint), "discover")
+            failures.append(FailedCase(_writable(case_id), failure, site, cohort))
     return tuple(cases), tuple(failures)
+
+
+def _writable(text: str) -> str:
+    """Text without the stand-ins for bytes of a file name that are no UTF-8; JSON and parquet take none."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _place(*sources: Labels | None) -> Place:
@@ -268,7 +275,7 @@ def _challenge(case_id: str) -> str | None:
 
 
 def _read_sites(uri: str) -> dict[str, Place]:
-    rows = read_table(storage.absolute(uri), required=("case_id", "site"), optional=("cohort",))
+    rows = read_sheet(storage.absolute(uri), required=("case_id", "site"), optional=("cohort",))
     places = {row["case_id"] or "": (row["site"], row.get("cohort")) for row in rows}
     if len(places) < len(rows):
         raise ConfigError(f"{uri} names a case more than once; each has one site.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from goat_ray import __version__, console
+from goat_ray.cli_ensemble import BAD_USAGE, ensemble_app
 from goat_ray.errors import ConfigError, EnsembleError, GoatRayError
 from goat_ray.options import RetryCommand, categories, names, pairs, settings
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _SPEC_HELP = "brats2023-{gli,men,met,ssa,ped}, goat2025[-{gli,men,met,ped,ssa}], brats2026-goat or a YAML file"
 _SET_HELP = "Any key of the YAML file, e.g. case_timeout_s=600 or s3.profile=lab; repeat."
 _RETRY_HELP = "Try the cases again that failed before: those of the categories named, or all."
-RUN_FAILED, BAD_USAGE, SOME_CASES_FAILED = 1, 2, 3
+RUN_FAILED, SOME_CASES_FAILED = 1, 3
 
 app = typer.Typer(
     help="Cohort-scale ensemble segmentation of multi-modal brain-tumour MRI. Research use only.",
@@ -30,7 +31,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-ensemble_app = typer.Typer(help="Import, inspect and verify ensembles.", no_args_is_help=True)
 app.add_typer(ensemble_app, name="ensemble")
 
 
@@ -179,16 +179,41 @@ def status(
     set_: Annotated[list[str] | None, typer.Option("--set", help="How S3 is reached, e.g. s3.profile=lab.")] = None,
 ) -> None:
     """Show how far a run is, while it goes on or after: from its commits and errors alone."""
-    from goat_ray.config import S3Config, validated
-    from goat_ray.filesystems import use_s3
     from goat_ray.status import read_status
 
-    use_s3(validated(S3Config, settings(set_).get("s3", {}), "command line"))
+    _use_s3(set_)
     found = read_status(run)
     if as_json:
         typer.echo(found.to_json())
     else:
         console.show_status(found)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Run folders or s3:// prefixes; several over different cases.")],
+    out: Annotated[str, typer.Option(help="The HTML file; its numbers go beside it as CSV and parquet.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="How S3 is reached, e.g. s3.profile=lab.")] = None,
+) -> None:
+    """Write one self-contained HTML file: how well, where, where it fails, whether to believe it."""
+    from goat_ray.report.page import write_report
+
+    _use_s3(set_)
+    _show_files(write_report(runs, out))
+
+
+@app.command()
+def compare(
+    run_a: Annotated[str, typer.Argument(help="The run that is compared with.")],
+    run_b: Annotated[str, typer.Argument(help="The run that is compared.")],
+    out: Annotated[str, typer.Option(help="The HTML file; its numbers go beside it as CSV and parquet.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="How S3 is reached, e.g. s3.profile=lab.")] = None,
+) -> None:
+    """Write the paired differences of two runs on the cases that both have scored, as one HTML file."""
+    from goat_ray.report.compare import write_comparison
+
+    _use_s3(set_)
+    _show_files(write_comparison(run_a, run_b, out))
 
 
 @app.command()
@@ -213,61 +238,15 @@ def demo(
     summary = _predict(config, overwrite=overwrite)
     if [failed.case_id for failed in summary.failures] != [BROKEN_CASE]:
         raise GoatRayError(f"the demo should lose exactly its broken case {BROKEN_CASE}; see the table above")
+    from goat_ray.report.page import write_report
+
+    page, *_ = reversed(write_report([str(run)], str(out / "report.html")))
     console.out.print(
-        f"{BROKEN_CASE} was broken on purpose: it became a row, the others are untouched. Your own cohort:\n"
-        f"  goat-ray predict COHORT --ensemble {EMBEDDED_ENSEMBLE} --out RUN",
+        f"{BROKEN_CASE} was broken on purpose: it became a row, the others are untouched. The report: {page}\n"
+        f"Your own cohort:\n  goat-ray predict COHORT --ensemble {EMBEDDED_ENSEMBLE} --out RUN",
         markup=False,
         soft_wrap=True,
     )
-
-
-@ensemble_app.command("import")
-def import_(
-    sources: Annotated[list[str], typer.Argument(help="nnU-Net result folders, or CODE=folder.")],
-    out: Annotated[Path, typer.Option(help="The manifest to write; members go beside it.")],
-    name: Annotated[str | None, typer.Option(help="The ensemble's name; the manifest's by default.")] = None,
-    checkpoint: Annotated[str, typer.Option(help="final or best.")] = "final",
-    folds: Annotated[str | None, typer.Option(help="Comma-separated; `all` if present, else every fold.")] = None,
-    channels: Annotated[str | None, typer.Option(help="Input modalities in order, if the names are unclear.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="What a label is here, e.g. core=TC; repeat.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the model card.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace members that exist with other content.")] = False,
-) -> None:
-    """Turn trained nnU-Net result folders into members that load without pickle."""
-    from goat_ray.members.importing import ImportOptions, import_results
-
-    if checkpoint not in ("final", "best"):
-        raise ConfigError(f"--checkpoint {checkpoint}: expected final or best")
-    options = ImportOptions(
-        checkpoint="best" if checkpoint == "best" else "final",
-        folds=names(folds),
-        channels=names(channels),
-        labels=pairs("--label", label),
-        licence=licence,
-        overwrite=overwrite,
-    )
-    ensemble = import_results(sources, out, name=name, options=options)
-    console.out.print(f"{len(ensemble.members)} member(s) imported into {out}", markup=False)
-    console.show_members(ensemble)
-
-
-@ensemble_app.command()
-def inspect(ensemble: Annotated[str, typer.Argument(help="ensemble.yaml")]) -> None:
-    """Show the members: parameters, patch, windows per typical case, channels, labels, memory."""
-    from goat_ray.members.ensemble import load_ensemble
-
-    console.show_members(load_ensemble(ensemble))
-
-
-@ensemble_app.command()
-def verify(ensemble: Annotated[str, typer.Argument(help="ensemble.yaml")]) -> None:
-    """Hash every file again, load every member strictly and run it once on a small patch."""
-    from goat_ray.members.inspection import verify as verify_members
-
-    outcomes = verify_members(ensemble)
-    console.show_table("Verified", ("member", "outcome"), [(one.code, one.problem or "ok") for one in outcomes])
-    if any(one.problem for one in outcomes):
-        raise typer.Exit(BAD_USAGE)
 
 
 def _predict(config: "RunConfig", *, overwrite: bool = False, again: "Again | None" = None) -> "RunSummary":
@@ -275,6 +254,18 @@ def _predict(config: "RunConfig", *, overwrite: bool = False, again: "Again | No
     from goat_ray.pipeline.predict import predict_cohort
 
     return _run(lambda reporter: predict_cohort(config, reporter, overwrite=overwrite, again=again or NOTHING_AGAIN))
+
+
+def _use_s3(items: list[str] | None) -> None:
+    from goat_ray.config import S3Config, validated
+    from goat_ray.filesystems import use_s3
+
+    use_s3(validated(S3Config, settings(items).get("s3", {}), "command line"))
+
+
+def _show_files(files: list[str]) -> None:
+    for file in files:
+        console.out.print(file, markup=False, soft_wrap=True)
 
 
 def _again(retry_failed: str | None, verify: bool) -> "Again":

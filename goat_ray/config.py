@@ -33,7 +33,7 @@ class Settings(BaseModel):
     """Base of every configuration model: immutable, no unknown keys."""
 
     # Defaults are validated so that 100 is 100.0 wherever it comes from: run ids are made of the text of numbers.
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

@@ -66,7 +66,10 @@ def locate(uri: str) -> tuple[FileSystem, str]:
     if "\0" in uri:
         raise StorageError(f"{uri!r} holds a NUL character.")
     if not found or scheme == "file":
-        return fsspec.filesystem("file"), str(Path(path if found else uri).expanduser().absolute())
+        try:
+            return fsspec.filesystem("file"), str(Path(path if found else uri).expanduser().absolute())
+        except RuntimeError as error:  # a home folder of nobody
+            raise StorageError(f"{uri}: {error}") from error
     if scheme != "s3":
         raise StorageError(f"{display(uri)}: only local paths and s3:// are supported, not {scheme}://.")
     return s3(), path.rstrip("/")

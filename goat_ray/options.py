@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
 from typer.core import TyperCommand
 
 from goat_ray.errors import Category, ConfigError
@@ -75,6 +74,10 @@ def settings(items: list[str] | None) -> dict[str, Any]:
     Raises:
         ConfigError: an item has another form.
     """
+    import yaml
+
+    from goat_ray.config import parse_yaml
+
     tree: dict[str, Any] = {}
     for key, text in (pairs("--set", items) or {}).items():
         *groups, leaf = key.split(".")
@@ -82,8 +85,8 @@ def settings(items: list[str] | None) -> dict[str, Any]:
             place = tree
             for group in groups:
                 place = place.setdefault(group, {})
-            place[leaf] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            place[leaf] = parse_yaml(text.encode())
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"--set {key}: {text!r} is no YAML value") from error
         except (TypeError, AttributeError) as error:
             raise ConfigError(f"--set {key}: a part of it was set to a value before") from error

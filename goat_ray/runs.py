@@ -58,7 +58,7 @@ def read_run(store: RunStore) -> dict[str, Any]:
         ConfigError: it is not there, or not the record of a run.
     """
     try:
-        document = json.loads(store.read(RUN_KEY))
+        document = json.loads(store.read(RUN_KEY), parse_constant=_refuse)
     except MissingFile:
         raise ConfigError(f"{store.root} is no run folder: it has no {RUN_KEY}") from None
     except (ValueError, RecursionError) as error:
@@ -66,6 +66,10 @@ def read_run(store: RunStore) -> dict[str, Any]:
     if not (isinstance(document, dict) and isinstance(document.get("fingerprint"), dict)):
         raise ConfigError(f"{store.root}/{RUN_KEY} is not a run record; choose another --out")
     return document
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def update_run(store: RunStore, values: Mapping[str, Any]) -> dict[str, Any]:

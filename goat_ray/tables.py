@@ -176,8 +176,8 @@ def write_tables(store: RunStore, ledger: Ledger, penalties: Penalties = lambda 
                 writers[name].add(rows)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise GoatRayError(
-                f"{store.root}/commits: a commit of the cases {chunk[0]} to {chunk[-1]} has table rows of another form "
-                f"({type(error).__name__}: {error}); delete it and run the same command again"
+                f"{store.root}: an object of the cases {chunk[0]} to {chunk[-1]} under commits or errors has table "
+                f"rows of another form ({type(error).__name__}: {str(error)[:200]}); delete it and run again"
             ) from error
     for name, writer in writers.items():
         store.write(table_key(name), writer.finish())

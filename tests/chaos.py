@@ -119,7 +119,7 @@ def upload(folder: Path, uri: str) -> None:
 def lasting(root: str) -> dict[str, bytes]:
     """Everything in a run folder that must not depend on what happened to the run."""
     store = RunStore(root)
-    keys = [*store.list("labels"), *store.list("commits"), *store.list("errors")]
+    keys = [key for folder in ("labels", "thumbnails", "commits", "errors") for key in store.list(folder)]
     return {key: store.read(key) for key in [*keys, *(f"tables/{name}.parquet" for name in STABLE_TABLES)]}
 
 

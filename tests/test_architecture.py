@@ -13,20 +13,24 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "goat_ray"
 LAYERS = [
     {"errors"},
-    {"cases", "discovery", "storage", "filesystems", "labels", "config"},
+    {"cases", "discovery", "sheets", "storage", "filesystems", "labels", "config"},
     {"postprocess", "metrics", "imaging"},
     {"commits", "ledger", "runs", "status", "tables"},
     {"members", "report", "pseudolabel"},
     {"demo"},
     {"pipeline"},
-    {"cli", "console", "options"},
+    {"cli", "cli_ensemble", "console", "options"},
 ]
 OWNERS = {
     "ray": {"pipeline"},
     "torch": {"members", "demo"},
     "safetensors": {"members"},
     "nnunetv2": {"members"},
-    "typer": {"cli", "options"},
+    "statsmodels": {"report"},
+    "matplotlib": {"report"},
+    "pandas": {"report"},
+    "jinja2": {"report"},
+    "typer": {"cli", "cli_ensemble", "options"},
     "rich": {"console", "pipeline"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from goat_ray import cli
 from tests.cohorts import write_case, write_tiny_ensemble
 from tests.members.results import nnunet_network, small_dataset, small_plans, write_results_folder
 
@@ -123,6 +125,17 @@ def test_import_inspect_and_verify_show_the_members(tmp_path: Path) -> None:
     weights = tmp_path / "members" / "ResNetM" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
     assert goat_ray("ensemble", "verify", manifest).returncode == 2
+
+
+@pytest.mark.parametrize(("flags", "wanted"), [([], False), (["--save-probabilities"], True)])
+def test_probabilities_are_saved_when_asked_for(
+    flags: list[str], wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(cli, "_predict", lambda config, **_: asked.append(config.save_probabilities))
+    monkeypatch.setattr(cli, "_exit", lambda _: None)
+    done = CliRunner().invoke(cli.app, ["predict", "scans", "--ensemble", "e.yaml", "--out", "run", *flags])
+    assert (done.exit_code, asked) == (0, [wanted])
 
 
 def test_the_version_is_shown() -> None:

@@ -64,6 +64,13 @@ def test_the_run_id_follows_results_and_not_scale() -> None:
     assert run_id_of(config.fingerprint("abc", {"brats2023-gli": "another hash"})) != run_id
 
 
+@pytest.mark.parametrize("change", [{"thumbnails": False}, {"save_probabilities": True}])
+def test_a_run_with_other_files_is_another_run(change: dict[str, bool]) -> None:
+    config = RunConfig(**NEEDED)
+    ours, theirs = (one.fingerprint("abc", SPEC) for one in (config, config.model_copy(update=change)))
+    assert differing_keys(ours, theirs) == list(change)
+
+
 def test_differing_keys_are_named_down_to_the_leaf() -> None:
     ours = RunConfig(**NEEDED).fingerprint("abc", SPEC)
     theirs = RunConfig(**NEEDED, decode="argmax", postprocess=PostprocessConfig(wt_max=300)).fingerprint("abc", SPEC)

@@ -57,7 +57,17 @@ def test_settings_have_yaml_values_and_dots_lead_into_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    "items", [["case_timeout_s"], ["=3"], ["a="], ["a=[1"], ["a=2001-99-99"], ["a=1", "a.b=1"], ["a=1", "a.b.c=1"]]
+    "items",
+    [
+        ["case_timeout_s"],
+        ["=3"],
+        ["a="],
+        ["a=[1"],
+        ["a=!!bool maybe"],
+        ["a=&a [*a]"],
+        ["a=1", "a.b=1"],
+        ["a=1", "a.b.c=1"],
+    ],
 )
 def test_a_setting_of_another_form_is_refused(items: list[str]) -> None:
     with pytest.raises(ConfigError, match="--set"):

@@ -6,13 +6,17 @@ Volumes are crops (z, y, x) in LPS, so the patient's right is on the left of axi
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from goat_ray.labels import LabelMap
+from goat_ray.labels import LabelMap, Mask
+
+Number = TypeVar("Number", int, float)
 
 Picture = NDArray[np.uint8]
 """Rows and columns of palette indices."""
@@ -20,9 +24,10 @@ Picture = NDArray[np.uint8]
 _MOST_GREY_VOXELS = 1_200_000
 _WINDOW_PERCENTILES = (1.0, 99.5)
 
-_SIDE, _MARGIN, _STRIP = 200, 13, 18  # pixels: longest side of the brain, room for a letter, a line of text
-_GREYS = 48
-_FILL = 0.3
+_SIDE, _MARGIN, _STRIP = 200, 14, 18  # pixels: longest side of the brain, room for a letter, a line of text
+_CELL = _SIDE + 2 * _MARGIN
+_GREYS = 32
+_FILL = 0.25
 # Okabe and Ito's colours (jfly.uni-koeln.de/color), told apart by their brightness too: 114, 157, 211 and 87 of 255.
 _COLOURS = {1: (213, 94, 0), 2: (86, 180, 233), 3: (240, 228, 66), 4: (0, 114, 178)}
 _NAMES = {1: "NETC", 2: "SNFH", 3: "ET", 4: "RC"}
@@ -80,8 +85,8 @@ def grey_volume(image: NDArray[np.float32], spacing_mm: tuple[float, float, floa
         inside = coarse != 0
         low, high = np.percentile(coarse[inside], _WINDOW_PERCENTILES) if inside.any() else (0.0, 1.0)
         scaled = np.nan_to_num((coarse - np.float32(low)) * np.float32(254 / max(high - low, 1e-12)))
-        grey: NDArray[np.uint8] = (np.clip(scaled, 0, 254) + 1).astype(np.uint8)
-    return grey * inside
+    grey: NDArray[np.uint8] = np.where(inside, np.clip(scaled, 0, 254) + 1, 0).astype(np.uint8)
+    return grey
 
 
 def _means(volume: NDArray[np.float32], step: int, axis: int) -> NDArray[np.float32]:
@@ -113,14 +118,130 @@ def draw(scene: Scene) -> bytes:
     maps = {"prediction": scene.prediction}
     if scene.reference is not None:
         maps["reference"] = scene.reference
-    sizes = _sizes_px(scene)
-    panels = [[_panel(scene, labels, plane, sizes) for labels in maps.values()] for plane in _indexed(scene)]
-    if scene.reference is None:
-        panels = [[panel for (panel,) in panels]]
-    canvas = np.vstack([np.hstack(row) for row in panels])
+    indices = _indices(scene)
+    rows = [[_cell(scene, labels, plane, indices[plane.axis]) for labels in maps.values()] for plane in _PLANES]
+    canvas = np.block(rows if len(maps) > 1 else [[cell for (cell,) in rows]])
     canvas = np.pad(canvas, ((_STRIP, _STRIP), (0, 0)))
-    width = _SIDE + 2 * _MARGIN
-    titles = [(column * width + _MARGIN, 3, _title(name, labels)) for column, (name, labels) in enumerate(maps.items())]
-    _write(canvas, [*titles, *_letters(len(panels), len(panels[0]))])
-    _draw_legend(canvas, with_cavity=scene.reference is not None and bool((scene.reference == 4).any()))
+    for column, (name, labels) in enumerate(maps.items()):
+        _write(canvas, _title(name, labels), column * _CELL + _MARGIN, _STRIP // 2)
+    _write_legend(canvas, maps.values())
     return _png(canvas)
+
+
+def _indices(scene: Scene) -> list[int]:
+    """Where each plane cuts, by axis (z, y, x)."""
+    for labels in (scene.prediction, scene.reference):
+        if labels is not None and labels.any():
+            return [int(np.count_nonzero(labels, axis=others).argmax()) for others in ((1, 2), (0, 2), (0, 1))]
+    return [size // 2 for size in scene.prediction.shape]
+
+
+def _cell(scene: Scene, labels: LabelMap, plane: _Plane, index: int) -> Picture:
+    """One plane in a black square with room for the letters of its sides."""
+    cell = np.zeros((_CELL, _CELL), np.uint8)
+    picture = _overlaid(_grey_plane(scene, plane, index), _label_plane(scene, labels, plane, index))
+    height, width = picture.shape
+    top, left = (_CELL - height) // 2, (_CELL - width) // 2
+    cell[top : top + height, left : left + width] = picture[::-1] if plane.is_upside_down else picture
+    middle, away = _CELL // 2, _MARGIN // 2
+    _write(cell, plane.top, middle, top - away, centred=True)
+    _write(cell, plane.bottom, middle, top + height + away, centred=True)
+    _write(cell, plane.left, left - away, middle, centred=True)
+    _write(cell, plane.right, left + width + away, middle, centred=True)
+    return cell
+
+
+def _size_px(scene: Scene, plane: _Plane) -> tuple[int, int]:
+    """Height and width of a plane's picture; all planes of a case are drawn to one scale."""
+    sides_mm = [size * mm for size, mm in zip(scene.prediction.shape, scene.spacing_mm, strict=True)]
+    height, width = (max(round(side * _SIDE / max(sides_mm)), 1) for side in _without(sides_mm, plane.axis))
+    return height, width
+
+
+def _grey_plane(scene: Scene, plane: _Plane, index: int) -> Picture:
+    from PIL import Image  # workers start faster without
+
+    steps = _steps(scene.prediction.shape, scene.spacing_mm)
+    cut = np.moveaxis(scene.grey, plane.axis, 0)[index // steps[plane.axis]]
+    coarse = Image.fromarray(np.ascontiguousarray(cut))
+    sides = zip(_without(scene.prediction.shape, plane.axis), _without(steps, plane.axis), strict=True)
+    bottom, right = (size / step for size, step in sides)
+    height, width = _size_px(scene, plane)
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC, box=(0, 0, right, bottom)))
+
+
+def _label_plane(scene: Scene, labels: LabelMap, plane: _Plane, index: int) -> LabelMap:
+    nearest = [
+        (np.arange(px) * 2 + 1) * size // (2 * px)
+        for px, size in zip(_size_px(scene, plane), _without(labels.shape, plane.axis), strict=True)
+    ]
+    cut: LabelMap = np.moveaxis(labels, plane.axis, 0)[index]
+    return cut[np.ix_(*nearest)]
+
+
+def _overlaid(grey: Picture, labels: LabelMap) -> Picture:
+    """Palette indices: grey where there is no label, tinted inside a label, its full colour along its border."""
+    shown = np.minimum(labels, len(_COLOURS))
+    padded = np.pad(shown, 1)
+    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    border = (shown > 0) & np.logical_or.reduce([shown != neighbour for neighbour in neighbours])
+    levels = (grey.astype(np.uint16) * _GREYS // 256 + shown.astype(np.uint16) * _GREYS).astype(np.uint8)
+    return np.where(border, _OUTLINE - 1 + shown, levels).astype(np.uint8)
+
+
+def _title(name: str, labels: LabelMap) -> str:
+    return name if labels.any() else f"{name}: no tumour"
+
+
+def _write_legend(canvas: Picture, maps: Iterable[LabelMap]) -> None:
+    """The labels' colours and names along the bottom; that of a resection cavity only where there is one."""
+    has_cavity = any((labels > 3).any() for labels in maps)
+    x, y = _MARGIN, canvas.shape[0] - _STRIP // 2
+    for label, name in list(_NAMES.items())[: 4 if has_cavity else 3]:
+        canvas[y - 5 : y + 5, x : x + 10] = _OUTLINE - 1 + label
+        x = _write(canvas, name, x + 14, y) + 14
+
+
+def _write(canvas: Picture, text: str, x: int, y: int, *, centred: bool = False) -> int:
+    """Write text at mid-height `y` from `x` on, or around it; returns where it ends."""
+    mask = _text_mask(text)
+    height, width = mask.shape
+    left, top = x - width // 2 if centred else x, y - height // 2
+    canvas[top : top + height, left : left + width][mask] = _WHITE
+    return int(left + width)
+
+
+@cache
+def _text_mask(text: str) -> Mask:
+    from PIL import Image, ImageDraw, ImageFont
+
+    # The bitmap font: how outlines are rendered depends on the version of FreeType.
+    font = ImageFont.load_default_imagefont()
+    _, _, width, height = font.getbbox(text)
+    image = Image.new("1", (int(width), int(height)))
+    ImageDraw.Draw(image).text((0, 0), text, fill=1, font=font)
+    return np.asarray(image)
+
+
+def _palette() -> bytes:
+    greys = np.linspace(0, 255, _GREYS)[:, None].repeat(3, axis=1)
+    colours = np.array(list(_COLOURS.values()))
+    tinted = [greys * (1 - _FILL) + colour * _FILL for colour in colours]
+    return bytes(np.rint(np.vstack([greys, *tinted, colours, np.full((1, 3), 255)])).astype(np.uint8).tobytes())
+
+
+def _png(picture: Picture) -> bytes:
+    # By hand: the zlib inside Pillow compresses differently from processor to processor, the standard library's not.
+    height, width = picture.shape
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # 8 bits, with a palette
+    rows = np.pad(picture, ((0, 0), (1, 0))).tobytes()  # each begins with its filter: none
+    chunks = ((b"IHDR", header), (b"PLTE", _palette()), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _without(values: Sequence[Number], axis: int) -> list[Number]:
+    return [value for other, value in enumerate(values) if other != axis]

@@ -47,18 +47,18 @@ def decode(probabilities: Tensor, rule: Rule) -> Tensor:
 
 
 def _majority(probabilities: Tensor) -> Tensor:
-    labels = torch.zeros(probabilities.shape[1:], dtype=torch.uint8, device=probabilities.device)
-    for label in (Label.NETC, Label.SNFH, Label.ET):
-        labels.masked_fill_(probabilities[label] > 0.5, label)
+    labels = _as_label(probabilities[Label.NETC] > 0.5, Label.NETC)
+    for label in (Label.SNFH, Label.ET):
+        torch.maximum(labels, _as_label(probabilities[label] > 0.5, label), out=labels)
     return labels
 
 
 def _argmax(probabilities: Tensor) -> Tensor:
     # torch.argmax over the slowest axis takes twenty times as long as three comparisons.
-    labels = torch.zeros(probabilities.shape[1:], dtype=torch.uint8, device=probabilities.device)
-    best = probabilities[0].clone()
-    for label in (Label.NETC, Label.SNFH, Label.ET):
-        labels.masked_fill_(probabilities[label] > best, label)
+    labels = _as_label(probabilities[Label.NETC] > probabilities[0], Label.NETC)
+    best = torch.maximum(probabilities[0], probabilities[Label.NETC])
+    for label in (Label.SNFH, Label.ET):
+        torch.maximum(labels, _as_label(probabilities[label] > best, label), out=labels)
         torch.maximum(best, probabilities[label], out=best)
     return labels
 
@@ -67,10 +67,13 @@ def _regions(probabilities: Tensor) -> Tensor:
     wt = region_probability(probabilities, "WT") > 0.5
     tc = (region_probability(probabilities, "TC") > 0.5) & wt
     et = (region_probability(probabilities, "ET") > 0.5) & tc
-    labels = torch.zeros(probabilities.shape[1:], dtype=torch.uint8, device=probabilities.device)
-    for region, label in ((wt, Label.SNFH), (tc, Label.NETC), (et, Label.ET)):
-        labels.masked_fill_(region, label)
-    return labels
+    # Each region lies inside the one before it: 2, then 2 - 1, then 2 - 1 + 2.
+    return _as_label(wt, Label.SNFH).sub_(_as_label(tc, Label.NETC)).add_(_as_label(et, 2))
+
+
+def _as_label(mask: Tensor, label: int) -> Tensor:
+    # Bytes are multiplied ten times as fast as masks are filled.
+    return mask.view(torch.uint8) * int(label)
 
 
 def region_probability(probabilities: Tensor, region: str) -> Tensor:

@@ -32,9 +32,10 @@ def region_rows(
     shapes: Mapping[str, Mapping[int, LesionShape]],
     grid: Grid,
     confidence: Mapping[str, float | None],
+    agreement: Mapping[str, Mapping[str, float | None]],
     scores: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Rows of `regions`: our own regions with volumes and confidence, joined with the spec's regions and scores.
+    """Rows of `regions`: our own regions with volumes, confidence and agreement, joined with the spec's and scores.
 
     `crop` is the label crop before postprocessing, `shapes` are the lesions after it. A spec may mean other labels
     by the name of a region; its row then has the scores alone.
@@ -48,6 +49,7 @@ def region_rows(
             "pred_volume_mm3": volume_vox * grid.voxel_volume_mm3,
             "raw_volume_mm3": np.count_nonzero(region_mask(crop, region)) * grid.voxel_volume_mm3,
             "mean_probability": confidence[region],
+            **agreement.get(region, {}),
         }
         for region, labels in REGIONS.items()
     }

@@ -50,9 +50,7 @@ def probabilities_file(regions: NDArray[np.uint8], place: Place) -> bytes:
     return encode_probabilities(whole, place.grid)
 
 
-def thumbnail_file(
-    grey: NDArray[np.uint8], prediction: LabelMap, reference: LabelMap | None, place: Place
-) -> bytes:
+def thumbnail_file(grey: NDArray[np.uint8], prediction: LabelMap, reference: LabelMap | None, place: Place) -> bytes:
     """The picture of a case; empty where no grey volume was made for one.
 
     Args:

@@ -154,12 +154,13 @@ def stages_of(prediction: Prediction, device: str, threads: int, worker: type[Pr
         decode=config.decode,
         mirroring=config.mirroring,
         windows_per_batch=config.windows_per_batch,
+        save_probabilities=config.save_probabilities,
         device=device,
         threads=threads,
         surroundings=surroundings,
     )
     return Stages(
-        read=Read(preprocessings, surroundings),
+        read=Read(preprocessings, config.thumbnails, surroundings),
         predict=settings,
         finish=Finish(config.decode, config.postprocess, prediction.policy, surroundings),
         surroundings=surroundings,

@@ -4,27 +4,37 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from goat_ray.cases import PREDICTION, Case, FailedCase
-from goat_ray.commits import Commit, Output, Timings, label_key, write_commit, write_failure
+from goat_ray.commits import (
+    Commit,
+    Output,
+    Timings,
+    label_key,
+    probabilities_key,
+    thumbnail_key,
+    write_commit,
+    write_failure,
+)
 from goat_ray.config import Blending, Decode, PostprocessConfig
 from goat_ray.errors import CaseError, Category, EnsembleError, StorageError
 from goat_ray.filesystems import use_s3
-from goat_ray.imaging.geometry import Box, from_network_axes, network_spacing_mm, uncrop
+from goat_ray.imaging.geometry import network_spacing_mm
 from goat_ray.imaging.nifti import Grid, encode_labels
 from goat_ray.imaging.reading import load_case, load_labels
-from goat_ray.labels import LabelMap
+from goat_ray.imaging.thumbnails import grey_volume
+from goat_ray.labels import MODALITIES, LabelMap
 from goat_ray.members.plans import Preprocessing
 from goat_ray.members.preprocess import Preprocessed, preprocess
 from goat_ray.metrics.scoring import Evaluation, evaluate_labels, label_histogram
 from goat_ray.metrics.shapes import predicted_shapes
 from goat_ray.metrics.specs import Policy
 from goat_ray.pipeline.facts import grid_columns, predicted_rows, region_rows
+from goat_ray.pipeline.files import Place, box_of, probabilities_file, thumbnail_file
 from goat_ray.pipeline.rows import Row, decode_failure, run_stage
 from goat_ray.pipeline.watchdog import Surroundings
 from goat_ray.postprocess import postprocess
@@ -32,20 +42,23 @@ from goat_ray.storage import RunStore
 
 _NO_IMAGE = np.zeros((0, 0, 0, 0), np.float32)
 _NO_LABELS = np.zeros((0, 0, 0), np.uint8)
-_NOTHING_TO_COMMIT = {"label_file": b"", "tables": ""}
+_NO_PROBABILITIES = np.zeros((0, 0, 0, 0), np.uint8)
+_FILES = {"label_file": label_key, "probabilities_file": probabilities_key, "thumbnail_file": thumbnail_key}
+_NOTHING_TO_COMMIT = {**dict.fromkeys(_FILES, b""), "tables": ""}
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Reference row to preprocessed volumes, one column for each preprocessing the members ask for."""
+    """Reference row to preprocessed volumes, one column for each preprocessing, and to a grey one for `Finish`."""
 
     preprocessings: tuple[Preprocessing, ...]
+    thumbnails: bool
     surroundings: Surroundings
 
     def __call__(self, row: Row) -> Row:
         """Run the stage on one row."""
-        empty = {_image_column(index): _NO_IMAGE for index in range(len(self.preprocessings))}
-        return run_stage("read", self._work, empty, row, self.surroundings)
+        images = {_image_column(index): _NO_IMAGE for index in range(len(self.preprocessings))}
+        return run_stage("read", self._work, {**images, "grey": _NO_LABELS}, row, self.surroundings)
 
     def _work(self, case: Case, _row: Row, context: dict[str, Any]) -> Row:
         loaded = load_case(case)
@@ -57,10 +70,13 @@ class Read:
             "inputs": {modality: file.to_dict() for modality, file in loaded.inputs.items()},
             "crop_spacing_mm": spacing_mm,
         }
-        return {
+        t1c = loaded.crop[MODALITIES.index("t1c")]
+        grey = grey_volume(t1c, spacing_mm) if self.thumbnails else _NO_LABELS
+        images = {
             _image_column(index): preprocess(loaded.crop, loaded.mask, spacing_mm, preprocessing).image
             for index, preprocessing in enumerate(self.preprocessings)
         }
+        return {**images, "grey": grey}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,7 @@ class PredictSettings:
     decode: Decode
     mirroring: bool
     windows_per_batch: int
+    save_probabilities: bool
     device: str
     threads: int
     surroundings: Surroundings
@@ -103,31 +120,34 @@ class Predict:
                 windows_per_batch=settings.windows_per_batch,
                 device=settings.device,
                 threads=settings.threads,
+                keep_probabilities=settings.save_probabilities,
             ),
         )
 
     def __call__(self, row: Row) -> Row:
         """Run the stage on one row."""
-        return run_stage("predict", self._work, {"labels": _NO_LABELS}, row, self._settings.surroundings)
+        empty = {"labels": _NO_LABELS, "probabilities": _NO_PROBABILITIES}
+        return {**run_stage("predict", self._work, empty, row, self._settings.surroundings), "grey": row["grey"]}
 
     def _work(self, _case: Case, row: Row, context: dict[str, Any]) -> Row:
-        box = _box(context)
+        box = box_of(context)
         volumes = {
             preprocessing: Preprocessed(row[_image_column(index)], box.shape, tuple(context["crop_spacing_mm"]))
             for index, preprocessing in enumerate(self._settings.preprocessings)
         }
         prediction = self._predictor.predict(volumes)
         context["confidence"] = prediction.confidence
+        context["agreement"] = prediction.agreement
         context["members"] = list(prediction.member_seconds)
         context["environment"] = {"device": self._settings.device, "python": platform.python_version()}
         for code, seconds in prediction.member_seconds.items():
             context["timings_s"][f"member {code}"] = round(seconds, 4)
-        return {"labels": prediction.labels}
+        return {"labels": prediction.labels, "probabilities": prediction.quantised_regions()}
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Label crop to the label file's bytes, scores where there is a reference, and everything the commit records."""
+    """Label crop to the files of the case, scores where there is a reference, and everything the commit records."""
 
     decode: Decode
     postprocess: PostprocessConfig
@@ -139,11 +159,10 @@ class Finish:
         return run_stage("finish", self._work, _NOTHING_TO_COMMIT, row, self.surroundings)
 
     def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
-        grid = Grid.from_dict(context["grid"])
-        crop = row["labels"]
+        place = Place.of(context)
+        grid, crop = place.grid, row["labels"]
         result = postprocess(crop, self.postprocess, grid.voxel_volume_mm3)
-        whole = uncrop(result.labels, _box(context), tuple(context["full_shape"]))
-        labels = np.ascontiguousarray(from_network_axes(whole, grid.affine))
+        labels = place.uncropped(result.labels)
         file = encode_labels(labels, grid)
         shapes = predicted_shapes(labels, grid)
         evaluation = self._evaluate(case, labels, grid, context)
@@ -156,6 +175,7 @@ class Finish:
             **asdict(result.thresholds),
             "n_removed_components": len(result.removed),
             "mean_entropy": context["confidence"]["entropy"],
+            "mean_margin": context["confidence"]["margin"],
             "pred_label_voxels": label_histogram(labels),
             "label_key": label_key(case.case_id),
             "label_sha256": Output.of(file).sha256,
@@ -163,11 +183,16 @@ class Finish:
         }
         tables = {
             "cases": [case_row],
-            "regions": region_rows(crop, shapes, grid, context["confidence"], evaluation.regions),
+            "regions": region_rows(crop, shapes, grid, context["confidence"], context["agreement"], evaluation.regions),
             "lesions": [*predicted_rows(shapes), *evaluation.lesions],
             "components": [asdict(component) for component in result.removed],
         }
-        return {"label_file": file, "tables": json.dumps(tables)}
+        started = time.perf_counter()
+        thumbnail = thumbnail_file(row["grey"], result.labels, evaluation.reference_labels, place)
+        context["timings_s"]["thumbnail"] = round(time.perf_counter() - started, 4)
+        probabilities = probabilities_file(row["probabilities"], place)
+        files = {"label_file": file, "probabilities_file": probabilities, "thumbnail_file": thumbnail}
+        return {**files, "tables": json.dumps(tables)}
 
     def _evaluate(self, case: Case, labels: LabelMap, grid: Grid, context: dict[str, Any]) -> Evaluation:
         """Scores against the case's reference. A reference that cannot be used is told, and the label is kept."""
@@ -227,8 +252,7 @@ class CommitCase:
         return {"case_id": done["case_id"], "error": done["error"], "fatal": done["fatal"]}
 
     def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
-        data = bytes(row["label_file"])
-        outputs = {label_key(case.case_id): data} if data else {}
+        outputs = {key(case.case_id): bytes(row[column]) for column, key in _FILES.items() if row[column]}
         commit = Commit(
             run_id=self._run_id,
             case_id=case.case_id,
@@ -254,8 +278,3 @@ class CommitCase:
 
 def _image_column(index: int) -> str:
     return f"image_{index}"
-
-
-def _box(context: Mapping[str, Any]) -> Box:
-    start, stop = context["box"]
-    return Box(tuple(start), tuple(stop))

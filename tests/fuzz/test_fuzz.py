@@ -14,7 +14,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from goat_ray.errors import CaseError, ConfigError, EnsembleError
+from goat_ray.errors import CaseError, ConfigError, EnsembleError, GoatRayError
 from goat_ray.imaging.nifti import Image, decode_image
 from tests.fuzz import images
 from tests.fuzz.engine import CAN_RESET_PEAK, Target, try_mutation
@@ -35,11 +35,11 @@ MUTATIONS = {
     "card of ResNetM": 80,
     "card of UMamba": 40,
     "plans": 300,
-    "commits": 40,
-    "errors": 30,
+    "commits": 30,
+    "errors": 20,
     "timings": 20,
     "suspects": 20,
-    "run.json": 40,
+    "run.json": 30,
 }
 
 
@@ -60,13 +60,15 @@ def test_damage_ends_as_a_sound_result_or_as_an_error_of_our_own(targets: dict[s
         target.read(content)
     verdicts = Counter(try_mutation(target, SEED, index).verdict for index in range(MUTATIONS[name]))
     assert verdicts["accepted"] > 0
-    assert verdicts.total() > verdicts["accepted"] or target.refusal is None
+    resumes = target.refusal in (None, GoatRayError)  # objects of a run folder: damaged ones simply do not count
+    assert verdicts.total() > verdicts["accepted"] or resumes
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
-def test_damage_depends_on_nothing_but_its_number(targets: dict[str, Target], name: str, tmp_path: Path) -> None:
-    damage, again = targets[name].damage, make_targets(tmp_path)[name].damage
-    assert [damage(Random(index)) for index in range(20)] == [again(Random(index)) for index in range(20)]
+def test_damage_depends_on_nothing_but_its_number(targets: dict[str, Target], tmp_path: Path) -> None:
+    others = make_targets(tmp_path)
+    for name, target in targets.items():
+        for index in range(20):
+            assert target.damage(Random(index)) == others[name].damage(Random(index)), name
 
 
 def _raise(error: Exception) -> None:

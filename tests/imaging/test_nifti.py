@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from goat_ray.errors import CaseError, Category
-from goat_ray.imaging.nifti import Grid, decode_image, decode_labels, encode_labels, read_header
+from goat_ray.imaging.nifti import (
+    Grid,
+    decode_image,
+    decode_labels,
+    encode_labels,
+    encode_probabilities,
+    read_header,
+)
 
 AFFINE = np.array([[-1.0, 0, 0, 90], [0, 0, -2.0, 120], [0, 1.5, 0, -60], [0, 0, 0, 1]])
 OBLIQUE = np.array([[0.9, -0.2, 0.1, -70], [0.3, 1.1, 0.2, -90.5], [-0.1, -0.15, 1.3, 40.25], [0, 0, 0, 1]])
@@ -313,6 +320,29 @@ def test_label_files_do_not_depend_on_memory_order_and_hold_no_time_or_name():
     header = nib.Nifti1Header(gzip.decompress(data)[:348])
     for field in ("descrip", "db_name", "intent_name", "aux_file"):
         assert header[field].item() == b""
+
+
+@pytest.mark.parametrize("affine", [AFFINE, rotation(13), OBLIQUE])
+def test_probabilities_lie_where_labels_lie_and_are_read_as_0_to_1(affine):
+    grid = Grid((4, 5, 6), affine)
+    steps = np.random.default_rng(3).integers(0, 256, (*grid.shape, 3), np.uint8)
+    steps[0, 0, 0] = (0, 255, 254)
+    image = nib.Nifti1Image.from_bytes(gzip.decompress(encode_probabilities(steps, grid)))
+    found = image.get_fdata()
+    assert (image.get_data_dtype(), found.min()) == (np.uint8, 0)
+    assert 1 - 1e-6 < found.max() <= 1
+    np.testing.assert_allclose(found, steps / 255, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(image.dataobj.slope, 1 / 255, rtol=1e-6)
+    labels = nib.Nifti1Image.from_bytes(gzip.decompress(encode_labels(np.zeros(grid.shape, np.uint8), grid)))
+    for form in ("get_qform", "get_sform"):
+        ours, theirs = (getattr(one, form)(coded=True) for one in (image, labels))
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        assert ours[1] == theirs[1]
+
+
+def test_probabilities_of_another_shape_are_not_written():
+    with pytest.raises(ValueError, match="do not fit"):
+        encode_probabilities(np.zeros((6, 5, 4, 3), np.uint8), Grid((4, 5, 6), AFFINE))
 
 
 def test_labels_of_another_shape_are_not_written():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from goat_ray import labels
 from goat_ray.labels import LabelScheme
-from goat_ray.members.merge import canonical_probabilities, confidence, decode
+from goat_ray.members.merge import canonical_probabilities, confidence, decode, quantised_regions
 
 LABELS = LabelScheme("labels", ("background", "NETC", "SNFH", "ET"))
 REGIONS = LabelScheme("regions", ("WT", "TC", "ET"))
@@ -107,11 +107,12 @@ def test_confidence_is_the_mean_inside_what_was_found():
     assert scores["TC"] == pytest.approx((0.8 + 0.9 + 0.7) / 3, abs=1e-6)
     assert scores["WT"] == pytest.approx((0.9 + 1.0 + 0.8) / 3, abs=1e-6)
     assert scores["entropy"] == pytest.approx(-torch.xlogy(p, p).sum().item() / 3, abs=1e-6)
+    assert scores["margin"] == pytest.approx((0.4 + 0.3 + 0.4) / 3, abs=1e-6)
 
 
 def test_confidence_is_absent_where_nothing_was_found():
     empty = voxels((1, 0, 0, 0))
-    assert confidence(empty, decode(empty, "majority")) == dict.fromkeys((*labels.REGIONS, "entropy"))
+    assert confidence(empty, decode(empty, "majority")) == dict.fromkeys((*labels.REGIONS, "entropy", "margin"))
     oedema = voxels((0, 0, 1, 0))
     assert confidence(oedema, decode(oedema, "majority")) == {
         "ET": None,
@@ -120,4 +121,17 @@ def test_confidence_is_absent_where_nothing_was_found():
         "TC": None,
         "WT": 1,
         "entropy": 0,
+        "margin": 1,
     }
+
+
+def test_region_probabilities_are_kept_to_half_a_step_of_1_in_255():
+    p = torch.softmax(torch.randn(4, 5, 6, 7, generator=torch.Generator().manual_seed(2)) * 4, dim=0)
+    quantised = quantised_regions(p)
+    assert (quantised.shape, quantised.dtype) == ((3, 5, 6, 7), torch.uint8)
+    for found, expected in zip(quantised, (p[3], p[1] + p[3], 1 - p[0]), strict=True):
+        torch.testing.assert_close(found / 255, expected, rtol=0, atol=1 / 510 + 1e-6)
+
+
+def test_region_probabilities_that_rounding_put_outside_0_to_1_do_not_wrap_around():
+    assert quantised_regions(voxels((1.01, 0.6, -0.6, 0.42))).flatten().tolist() == [107, 255, 0]

@@ -10,6 +10,7 @@ from torch import nn
 from goat_ray.errors import CaseError, Category, EnsembleError
 from goat_ray.labels import MODALITIES, LabelScheme
 from goat_ray.members import predictor
+from goat_ray.members.agreement import agreement, bit_sets
 from goat_ray.members.cards import MemberCard, Source
 from goat_ray.members.ensemble import Ensemble, Member
 from goat_ray.members.plans import Architecture, Preprocessing
@@ -197,6 +198,17 @@ def test_members_are_averaged_with_their_weights_in_order(softmax_weights):
     weighted = [member("A", softmax_weights, weight=3.0), member("B", softmax_weights, patch=patches[1])]
     weighted_p = predict(weighted, images)[0].probabilities
     np.testing.assert_allclose(weighted_p, 0.75 * alone[0] + 0.25 * alone[1], atol=1e-6)
+
+
+def test_members_agree_as_far_as_what_each_says_alone_does(softmax_weights):
+    """Whatever their weights, and by the same rule as the merged result."""
+    images, _ = nnunet.head_scan(15)
+    members = [member("A", softmax_weights, weight=3.0), member("B", softmax_weights, patch=(20, 20, 36))]
+    for rule in ("majority", "argmax", "regions"):
+        merged, _, _ = predict(members, images, decode=rule)
+        alone = [predict([one], images, decode=rule)[0] for one in members]
+        assert merged.agreement == agreement(bit_sets(prediction.labels) for prediction in alone)
+        assert 0.5 < merged.agreement["WT"]["member_dice_min"] < 1
 
 
 def test_windows_are_laid_once_for_members_of_one_patch_size(softmax_weights, monkeypatch):

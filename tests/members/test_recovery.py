@@ -62,6 +62,7 @@ def assert_equal(prediction, expected):
     np.testing.assert_array_equal(prediction.labels, expected.labels)
     np.testing.assert_array_equal(prediction.probabilities, expected.probabilities)
     assert prediction.confidence == expected.confidence
+    assert prediction.agreement == expected.agreement
 
 
 def down_from(rung):
@@ -259,6 +260,7 @@ def full_once(real):
         (torch.Tensor, "new_zeros"),
         (predictor, "_check_finite"),
         (predictor, "canonical_probabilities"),
+        (predictor, "decode"),
         (torch.Tensor, "div_"),
     ],
 )
@@ -294,10 +296,10 @@ def test_members_on_the_device_and_on_the_host_are_summed_in_their_order(predict
 
 def test_the_decoder_moves_to_the_host_before_it_gives_up(predictor_of, volumes, monkeypatch):
     expected = predictor_of(Windowed(), device="cpu:0").predict(volumes)
-    real = predictor.decode
-    monkeypatch.setattr(predictor, "decode", full_once(real))
+    real = predictor.confidence
+    monkeypatch.setattr(predictor, "confidence", full_once(real))
     assert_equal(predictor_of(Windowed(), device="cpu:0").predict(volumes), expected)
-    monkeypatch.setattr(predictor, "decode", full_once(real))
+    monkeypatch.setattr(predictor, "confidence", full_once(real))
     with pytest.raises(CaseError, match="the decoder ran out of memory"):
         predictor_of(Windowed(), device="cpu").predict(volumes)
 

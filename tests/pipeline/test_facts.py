@@ -9,6 +9,7 @@ from goat_ray.pipeline.facts import grid_columns, predicted_rows, region_rows
 
 GRID = Grid((6, 7, 8), np.diag([1.0, 2.0, 1.0, 1.0]))
 CONFIDENCE = dict.fromkeys(REGIONS, 0.9)
+AGREEMENT = {"WT": {"member_dice_mean": 0.8, "member_dice_min": 0.7, "member_volume_cv": 0.1}}
 
 
 def labels() -> np.ndarray:
@@ -38,11 +39,12 @@ def test_each_piece_of_each_region_is_a_lesion_row() -> None:
 
 
 def test_without_scores_there_are_our_five_regions() -> None:
-    rows = region_rows(labels(), predicted_shapes(labels(), GRID), GRID, CONFIDENCE, [])
+    rows = region_rows(labels(), predicted_shapes(labels(), GRID), GRID, CONFIDENCE, AGREEMENT, [])
     assert [row["region"] for row in rows] == list(REGIONS)
     wt = rows[-1]
     assert (wt["n_pred_components"], wt["pred_volume_vox"], wt["pred_volume_mm3"]) == (2, 9, 18.0)
     assert (wt["raw_volume_mm3"], wt["mean_probability"]) == (18.0, 0.9)
+    assert (wt["member_dice_mean"], "member_dice_mean" in rows[0]) == (0.8, False)
 
 
 def test_scores_join_the_region_of_the_same_labels_and_others_stand_alone() -> None:
@@ -51,9 +53,8 @@ def test_scores_join_the_region_of_the_same_labels_and_others_stand_alone() -> N
         {"region": "TC", "region_labels": [1, 2, 3], "lw_dice": 0.6},
         {"region": "RC", "region_labels": [4], "lw_dice": 1.0},
     ]
-    rows = {
-        row["region"]: row for row in region_rows(labels(), predicted_shapes(labels(), GRID), GRID, CONFIDENCE, scores)
-    }
+    found = region_rows(labels(), predicted_shapes(labels(), GRID), GRID, CONFIDENCE, AGREEMENT, scores)
+    rows = {row["region"]: row for row in found}
     assert (rows["ET"]["lw_dice"], rows["ET"]["mean_probability"]) == (0.5, 0.9)
     assert (rows["TC"]["lw_dice"], "mean_probability" in rows["TC"]) == (0.6, False)
     assert (rows["RC"]["lw_dice"], "pred_volume_vox" in rows["RC"]) == (1.0, False)

@@ -28,7 +28,11 @@ STABLE_TABLES = ("cases", "regions", "lesions", "components", "failures")
 def outputs(out: str) -> dict[str, bytes]:
     """Every file that must not depend on how a run was carried out."""
     root = Path(out)
-    files = [*root.glob("labels/*"), *(root / f"tables/{name}.parquet" for name in STABLE_TABLES)]
+    files = [
+        *root.glob("labels/*"),
+        *root.glob("thumbnails/*"),
+        *(root / f"tables/{name}.parquet" for name in STABLE_TABLES),
+    ]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 

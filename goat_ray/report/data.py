@@ -1,0 +1,109 @@
+"""What a report is made of: the tables, the record and the thumbnails of one run, or of several put together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pandas as pd
+
+from goat_ray.commits import thumbnail_key
+from goat_ray.errors import ConfigError, MissingFile, StorageError
+from goat_ray.runs import read_run
+from goat_ray.storage import RunStore, absolute
+from goat_ray.tables import SCHEMAS, read_table
+
+Frame: TypeAlias = pd.DataFrame
+NO_SITE = "no site"
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """One run folder, read.
+
+    Attributes:
+        store: the folder.
+        record: its `run.json`.
+        tables: each table by name, with a column `run`; sites that are not known are `NO_SITE`.
+    """
+
+    store: RunStore
+    record: dict[str, Any]
+    tables: dict[str, Frame]
+
+    @property
+    def name(self) -> str:
+        """The last part of the folder's path, by which the run is called."""
+        return self.store.root.rstrip("/").rpartition("/")[2]
+
+    @property
+    def place(self) -> str:
+        """The last two parts of the folder's path, where the last alone may be the same for two runs."""
+        return "/".join(self.store.root.rstrip("/").split("/")[-2:])
+
+    def thumbnail(self, case_id: str) -> bytes | None:
+        """PNG of a case, if the run has drawn one."""
+        try:
+            return self.store.read(thumbnail_key(case_id))
+        except (MissingFile, StorageError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """The cases of one or several runs as one cohort; every case is in one of them only."""
+
+    runs: tuple[RunData, ...]
+    tables: dict[str, Frame]
+
+    @property
+    def sites(self) -> list[str]:
+        """Names of the sites, sorted."""
+        return sorted(self.tables["cases"]["site"].unique())
+
+    @property
+    def scored(self) -> Frame:
+        """Rows of `regions` that have a score by their spec."""
+        regions = self.tables["regions"]
+        return regions[regions["spec"].notna()]
+
+    def run_of(self, name: str) -> RunData:
+        """The run with this folder."""
+        return next(run for run in self.runs if run.store.root == name)
+
+
+def load_run(root: str) -> RunData:
+    """Read a finished run's tables.
+
+    Raises:
+        ConfigError: it is no run folder, or has no tables yet.
+    """
+    try:
+        store = RunStore(absolute(root))
+        record = read_run(store)
+        tables = {name: read_table(store, name).to_pandas() for name in SCHEMAS}
+    except MissingFile as error:
+        raise ConfigError(f"{root} has no tables yet; let the run come to its end ({error})") from None
+    except (StorageError, OSError, ValueError) as error:
+        raise ConfigError(f"{root}: its tables cannot be read: {error}") from error
+    for table in tables.values():
+        table["site"] = table["site"].astype(object).where(table["site"].notna(), NO_SITE)
+        table["run"] = store.root
+    return RunData(store, record, tables)
+
+
+def load_cohort(roots: Sequence[str]) -> Cohort:
+    """Read several runs as one cohort.
+
+    Raises:
+        ConfigError: as `load_run`, or a case is in more than one run.
+    """
+    runs = tuple(load_run(root) for root in roots)
+    tables = {name: pd.concat([run.tables[name] for run in runs], ignore_index=True) for name in SCHEMAS}
+    cases = tables["cases"]["case_id"]
+    twice = sorted(cases[cases.duplicated()])
+    if twice:
+        raise ConfigError(
+            f"{len(twice)} case(s) are in more than one of the runs, {twice[0]} among them; "
+            "a report puts runs over different cases together, `goat-ray compare` sets two runs side by side"
+        )
+    return Cohort(runs, tables)
