@@ -133,7 +133,8 @@ def cumulative(title: str, groups: Mapping[str, Floats], label: str) -> Figure:
     def paint(axes: Axes) -> None:
         for name, values in shown.items():
             if len(values):
-                axes.step(values, np.arange(1, len(values) + 1) / len(values), color=palette[name], label=name, lw=1.6)
+                shares = np.arange(len(values) + 1) / len(values)
+                axes.step([values[0], *values], shares, where="post", color=palette[name], label=name, lw=1.6)
         axes.set_xlabel(label)
         axes.set_ylabel("share of cases")
         axes.legend()

@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from goat_ray.config import EvaluateConfig
+from goat_ray.config import EvaluateConfig, RunConfig
 from goat_ray.errors import ConfigError
 from goat_ray.imaging.nifti import Grid, encode_labels
 from goat_ray.report.compare import write_comparison
 from goat_ray.report.page import write_report
 from goat_ray.storage import RunStore
 from goat_ray.tables import read_table
-from tests.inline import evaluate_inline
+from tests.cohorts import write_case, write_tiny_ensemble
+from tests.inline import evaluate_inline, predict_inline
 
 SHAPE = (32, 30, 28)
 HOSTILE_SITE = "<b onclick='x()'>north</b>&"
@@ -175,6 +176,39 @@ def test_every_text_is_escaped_and_nothing_is_loaded_from_elsewhere(page: Path) 
 def test_every_mark_of_a_figure_is_the_only_one_of_its_name(page: Path) -> None:
     marks = re.findall(r'\sid="([^"]+)"', page.read_text())
     assert len(marks) == len(set(marks))
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `predict` over three phantoms without references, one of them broken."""
+    folder = tmp_path_factory.mktemp("predicted")
+    for number in (1, 2, 3):
+        write_case(folder / "cohort", f"case-{number}", seed=number)
+    (folder / "cohort" / "case-3" / "case-3-t1c.nii.gz").write_bytes(b"broken")
+    ensemble = write_tiny_ensemble(folder / "ensemble")
+    predict_inline(RunConfig(cohort=str(folder / "cohort"), ensemble=str(ensemble), out=str(folder / "run")))
+    return folder / "run"
+
+
+def test_without_references_everything_but_the_scores_is_there(predicted: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    write_report([str(predicted)], str(page))
+    numbers = pd.read_csv(page.with_suffix(".numbers.csv"), keep_default_na=False, na_values=[""])
+    html = page.read_text()
+    assert "No case has a reference" in html
+    assert html.count("data:image/png;base64,") == 2
+    removed = table(predicted, "components")
+    assert value(numbers, "Components removed", "WT", "components removed") == (removed["step"] == "WT").sum() > 0
+    regions = table(predicted, "regions").query("region == 'WT'")
+    assert value(numbers, "Before and after postprocessing", "WT", "before (ml, all cases)") == pytest.approx(
+        regions["raw_volume_mm3"].sum() / 1000
+    )
+    row = "no site / WT / members agree (mean Dice of pairs)"
+    assert value(numbers, "Confidence and agreement", row, "median") == pytest.approx(
+        regions["member_dice_mean"].median()
+    )
+    steps = table(predicted, "timings").query("step == 'read'")["seconds"]
+    assert value(numbers, "Time a case", "read", "median (s)") == pytest.approx(steps.median())
 
 
 def test_a_failed_case_is_told_with_what_to_do(page: Path) -> None:

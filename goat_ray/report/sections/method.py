@@ -49,12 +49,12 @@ def postprocessing(cohort: Cohort) -> Section:
 def _removed(components: pd.DataFrame) -> list[Table]:
     if components.empty:
         return []
-    sizes = components.groupby("region")["volume_vox"].agg(["count", "sum", "median", "max"])
+    sizes = components.groupby("step")["volume_vox"].agg(["count", "sum", "median", "max"])
     rows: list[list[Cell]] = [
         [str(name), int(row["count"]), int(row["sum"]), float(row["median"]), int(row["max"])]
         for name, row in sizes.iterrows()
     ]
-    heads = ("region", "components removed", "voxels", "median size", "largest")
+    heads = ("step", "components removed", "voxels", "median size", "largest")
     return [Table("Components removed", "Each lay below its case's threshold.", heads, rows, digits=0)]
 
 
