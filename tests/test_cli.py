@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,29 @@ from goat_ray import cli
 from tests.cohorts import write_case, write_tiny_ensemble
 from tests.members.results import nnunet_network, small_dataset, small_plans, write_results_folder
 
+Done = subprocess.CompletedProcess[str]
 GOAT_RAY = Path(sys.executable).with_name("goat-ray")
 
 
-def goat_ray(*arguments: object) -> subprocess.CompletedProcess[str]:
+def goat_ray(*arguments: object) -> Done:
     return subprocess.run([GOAT_RAY, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """The same in this process, which has imported everything already."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["goat-ray", *map(str, arguments)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        stdout, stderr = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(str(code)), stdout, stderr)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +79,17 @@ def test_a_run_with_a_failed_case_tells_the_whole_story_in_plain_lines_and_exits
     ],
 )
 def test_a_request_that_cannot_be_met_exits_2_before_any_work(
-    arguments: list[str], words: str, ensemble: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    words: str,
+    ensemble: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    here: Callable[..., Done],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     write_case(tmp_path / "cohort", "case-1")
-    done = goat_ray(*[str(ensemble) if part == "ENSEMBLE" else part for part in arguments])
+    done = here(*[str(ensemble) if part == "ENSEMBLE" else part for part in arguments])
     assert done.returncode == 2, done.stdout + done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -73,7 +97,7 @@ def test_a_request_that_cannot_be_met_exits_2_before_any_work(
 
 
 @pytest.mark.parametrize("damage", ["key", "missing", "hash", "shapes"])
-def test_a_damaged_ensemble_exits_2_before_any_work(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_ensemble_exits_2_before_any_work(damage: str, tmp_path: Path, here: Callable[..., Done]) -> None:
     import hashlib
 
     from safetensors.torch import load_file, save_file
@@ -96,7 +120,7 @@ def test_a_damaged_ensemble_exits_2_before_any_work(damage: str, tmp_path: Path)
         after = hashlib.sha256(weights.read_bytes()).hexdigest()
         manifest.write_text(manifest.read_text().replace(before, after))
     write_case(tmp_path / "cohort", "case-1")
-    done = goat_ray("predict", tmp_path / "cohort", "--ensemble", manifest, "--out", tmp_path / "run")
+    done = here("predict", tmp_path / "cohort", "--ensemble", manifest, "--out", tmp_path / "run")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
@@ -104,14 +128,14 @@ def test_a_damaged_ensemble_exits_2_before_any_work(damage: str, tmp_path: Path)
     assert expected[damage] in done.stderr
 
 
-def test_import_inspect_and_verify_show_the_members(tmp_path: Path) -> None:
+def test_import_inspect_and_verify_show_the_members(tmp_path: Path, here: Callable[..., Done]) -> None:
     plans = small_plans()
     state = nnunet_network(plans, 4, 4, deep_supervision=False).state_dict()
     folder = write_results_folder(tmp_path, plans, small_dataset(), state)
     manifest = tmp_path / "ensemble.yaml"
-    imported = goat_ray("ensemble", "import", folder, "--out", manifest)
+    imported = here("ensemble", "import", folder, "--out", manifest)
     assert imported.returncode == 0, imported.stderr
-    inspected = goat_ray("ensemble", "inspect", manifest)
+    inspected = here("ensemble", "inspect", manifest)
     header, member = inspected.stdout.splitlines()[:2]
     row = dict(zip(header.split("\t"), member.split("\t"), strict=True))
     assert row["member"] == "ResNetM"
@@ -120,11 +144,11 @@ def test_import_inspect_and_verify_show_the_members(tmp_path: Path) -> None:
     assert int(row["parameters"].replace(",", "")) == sum(
         parameter.numel() for parameter in nnunet_network(plans, 4, 4, deep_supervision=False).parameters()
     )
-    verified = goat_ray("ensemble", "verify", manifest)
+    verified = here("ensemble", "verify", manifest)
     assert (verified.returncode, "ResNetM\tok" in verified.stdout) == (0, True)
     weights = tmp_path / "members" / "ResNetM" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
-    assert goat_ray("ensemble", "verify", manifest).returncode == 2
+    assert here("ensemble", "verify", manifest).returncode == 2
 
 
 @pytest.mark.parametrize(("flags", "wanted"), [([], False), (["--save-probabilities"], True)])

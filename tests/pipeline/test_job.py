@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -233,3 +234,12 @@ def test_no_text_of_an_input_header_and_no_credentials_reach_the_run_folder(
             data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             assert b"DOE^JANE" not in data, path
             assert os.environ["AWS_SECRET_ACCESS_KEY"].encode() not in data, path
+
+
+def test_two_drivers_on_one_folder_end_with_one_result(config: RunConfig, tmp_path: Path) -> None:
+    alone = predict_inline(config.model_copy(update={"out": str(tmp_path / "alone")}))
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(predict_inline, [config, config])
+    assert (one.ok, other.ok, one.failed, other.failed) == (2, 2, 0, 0)
+    assert outputs(one.out) == outputs(alone.out)
+    assert commits(one) == commits(alone)

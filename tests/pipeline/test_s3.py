@@ -10,6 +10,7 @@ from goat_ray import storage
 from goat_ray.config import RunConfig
 from goat_ray.errors import Category
 from goat_ray.pipeline.predict import predict_cohort
+from goat_ray.report.page import write_report
 from tests.chaos import upload
 from tests.inline import predict_inline
 from tests.pipeline.test_predict import STABLE_TABLES, outputs
@@ -28,13 +29,16 @@ def test_a_cohort_and_an_ensemble_on_s3_give_the_same_bytes_as_those_in_folders(
     remote = predict_cohort(there)
     assert (remote.ok, remote.skipped) == (2, 3)
     store = storage.RunStore(remote.out)
-    keys = [*store.list("labels"), *(f"tables/{name}.parquet" for name in STABLE_TABLES)]
+    keys = [*store.list("labels"), *store.list("thumbnails"), *(f"tables/{name}.parquet" for name in STABLE_TABLES)]
     assert {key: store.read(key) for key in keys} == outputs(local.out)
     assert predict_cohort(there).already_done == 2
     changed = cohort / "BraTS-GoAT-00001" / "BraTS-GoAT-00001-t1c.nii.gz"
     other = gzip.compress(gzip.decompress(changed.read_bytes()), 1)
     storage.RunStore(s3_bucket).write("cohort/BraTS-GoAT-00001/BraTS-GoAT-00001-t1c.nii.gz", other)
     assert predict_inline(there).already_done == 1
+    files = write_report([remote.out], f"{s3_bucket}/reports/one.html")
+    assert files[-1] == f"{s3_bucket}/reports/one.html"
+    assert storage.read_bytes(files[-1]).startswith(b"<!doctype html>")
 
 
 def test_an_object_that_cannot_be_read_fails_only_its_case(
