@@ -20,6 +20,7 @@ _LESIONWISE = {
     "lw_hd95_mm": "lesion-wise HD95 with penalties (mm)",
     "lw_hd95_found_mm": "HD95 of found lesions (mm)",
 }
+_FEWEST_POINTS = 3
 _ONE_TO_ONE = {"sq_dice": "Dice of matched pairs", "sq_nsd": "NSD of matched pairs", "match_f1": "detection F1"}
 
 
@@ -70,6 +71,7 @@ def performance(cohort: Cohort) -> Section:
         blocks.append(_scores(one))
         groups = {site: rows[one.main].to_numpy(float) for site, rows in one.rows.groupby("site")}
         blocks.append(figures.boxes(f"{one.metrics[one.main]} by site: {one.name}", groups, one.metrics[one.main]))
+        blocks += _against_size(one)
         if len(groups) > 1:
             title = f"How many cases score how little: {one.name}"
             blocks.append(figures.cumulative(title, groups, one.metrics[one.main]))
@@ -116,6 +118,20 @@ def _scores(one: Measured) -> Table:
         rows,
         keys=2,
     )
+
+
+def _against_size(one: Measured) -> list[Figure]:
+    """Scores fall with the size of what is to be found: a site with small tumours is not a worse site."""
+    known = one.rows[one.rows["gt_volume_mm3"] > 0].dropna(subset=[one.main])
+    if len(known) < _FEWEST_POINTS:
+        return []
+    groups = {
+        str(site): (here["gt_volume_mm3"].to_numpy(float) / 1000, here[one.main].to_numpy(float))
+        for site, here in known.groupby("site")
+    }
+    caption = "Each point is a case. Small regions score less everywhere: compare sites at equal size."
+    labels = ("reference volume (ml)", one.metrics[one.main])
+    return [figures.scatter(f"Score against size: {one.name}", caption, groups, labels, log_x=True)]
 
 
 def pooling(cohort: Cohort) -> Section:
