@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from pydantic import TypeAdapter
@@ -36,11 +36,10 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
-    """A finished case: written last, and everything its table rows are made of but the time it took.
+class CommitHead:
+    """What a commit says of its case but for the table rows.
 
-    Equal work gives equal bytes. `inputs` has name, size, sha256 and version of each file the case was made from;
-    `tables` has the case's rows of every table without the id columns, the one of `cases` among them.
+    `inputs` has name, size, sha256 and version of each file the case was made from.
     """
 
     run_id: str
@@ -49,6 +48,16 @@ class Commit:
     cohort: str | None
     outputs: dict[str, Output]
     inputs: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit(CommitHead):
+    """A finished case: written last, and everything its table rows are made of but the time it took.
+
+    Equal work gives equal bytes. `tables` has the case's rows of every table without the id columns, the one of
+    `cases` among them.
+    """
+
     tables: dict[str, list[dict[str, Any]]]
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -205,19 +214,7 @@ def read_commit(store: RunStore, key: str) -> Commit | None:
         return None
 
 
-class Vouching(Protocol):
-    """What a commit, or its record in a ledger, says of outputs."""
-
-    @property
-    def run_id(self) -> str:
-        """The run it belongs to."""
-
-    @property
-    def outputs(self) -> dict[str, Output]:
-        """Files by key."""
-
-
-def counts(commit: Vouching, run_id: str, size_of: Callable[[str], int | None]) -> bool:
+def counts(commit: CommitHead, run_id: str, size_of: Callable[[str], int | None]) -> bool:
     """Whether a commit makes its case done: it is the run's own, and its outputs have the recorded sizes."""
     if commit.run_id != run_id or not all(map(is_key, commit.outputs)):
         return False

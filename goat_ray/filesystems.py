@@ -115,15 +115,16 @@ def _s3(_process: int, settings: S3Config, _environment: tuple[tuple[str, str], 
 
 def attempt(action: Callable[[], Result], uri: str, verb: str) -> Result:
     """Run `action`, again after growing random pauses if its failure may pass; what stays becomes a `StorageError`."""
-    for number in range(_ATTEMPTS):
+    tries = 1
+    while True:
         try:
             return action()
         except Exception as error:  # noqa: BLE001 - botocore and aiohttp raise far more than OSError
-            if number == _ATTEMPTS - 1 or _is_permanent(error):
+            if tries == _ATTEMPTS or _is_permanent(error):
                 raise _translated(error, uri, verb) from None
-        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**number)
+        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (tries - 1))
         time.sleep(pause_s * random.uniform(0.5, 1))
-    raise StorageError(f"Cannot {verb} {display(uri)}.")
+        tries += 1
 
 
 def _is_permanent(error: Exception) -> bool:

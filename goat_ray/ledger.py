@@ -13,6 +13,7 @@ from goat_ray.cases import FailedCase
 from goat_ray.commits import (
     OUTPUT_FOLDERS,
     Commit,
+    CommitHead,
     Output,
     Suspect,
     Timings,
@@ -33,15 +34,9 @@ Decoded = TypeVar("Decoded")
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Done(CommitHead):
     """A committed case as a ledger has it: its commit without the table rows, and the hash of the commit's bytes."""
 
-    run_id: str
-    case_id: str
-    site: str | None
-    cohort: str | None
-    outputs: dict[str, Output]
-    inputs: dict[str, dict[str, Any]]
     sha256: str = ""
 
     @property

@@ -4,23 +4,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from goat_ray.commits import encode_json
+from goat_ray.commits import OUTPUT_FOLDERS, encode_json
 from goat_ray.config import differing_keys, run_id_of
 from goat_ray.errors import ConfigError, MissingFile
 from goat_ray.storage import RunStore
 
 RUN_KEY = "run.json"
-RUN_CONTENT = (
-    "labels",
-    "commits",
-    "errors",
-    "timings",
-    "tables",
-    "suspects",
-    "thumbnails",
-    "probabilities",
-    "exports",
-)
+RUN_CONTENT = (*OUTPUT_FOLDERS, "commits", "errors", "timings", "tables", "suspects", "exports")
 
 
 def open_run(store: RunStore, fingerprint: Mapping[str, Any], about: Mapping[str, Any], overwrite: bool = False) -> str:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from goat_ray.errors import ConfigError, StorageError
@@ -83,9 +83,8 @@ def _commit_of(key: str) -> str:
     return "commits/" + key.removeprefix("errors/")
 
 
-def _rate(written: Iterable[float]) -> float | None:
+def _rate(times: Sequence[float]) -> float | None:
     """Commits a second in the last minutes of work."""
-    times = list(written)
     recent = [moment for moment in times if moment >= times[-1] - _RECENT_S]
     span_s = recent[-1] - recent[0] if recent else 0.0
     return (len(recent) - 1) / span_s if span_s > 0 else None

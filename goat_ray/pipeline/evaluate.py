@@ -1,7 +1,5 @@
 """Scoring of label maps that are there already: ours, a peer's or a challenge submission's."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from goat_ray.cases import PREDICTION, FailedCase, discover_pairs
@@ -9,22 +7,19 @@ from goat_ray.config import EvaluateConfig
 from goat_ray.errors import CaseError, Category, ConfigError, StorageError
 from goat_ray.filesystems import use_s3
 from goat_ray.metrics.specs import Policy, Spec, find_policy
-from goat_ray.pipeline.cluster import evaluation_slots, ray_session
-from goat_ray.pipeline.dataset import build_evaluation, rows_of
+from goat_ray.pipeline.cluster import evaluation_slots
+from goat_ray.pipeline.dataset import build_evaluation
+from goat_ray.pipeline.engine import CASE_TIMEOUT_S, Build, ray_engine
 from goat_ray.pipeline.gate import Gate
 from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Job, RunSummary, carry_out
-from goat_ray.pipeline.passes import Stream
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.provenance import about_run
 from goat_ray.pipeline.stages import Evaluate
-from goat_ray.pipeline.stopping import Stop
 from goat_ray.pipeline.watchdog import Surroundings
 from goat_ray.report.exports import export_files
 from goat_ray.runs import open_run
 from goat_ray.storage import RunStore, absolute
 from goat_ray.tables import read_table
-
-_CASE_TIMEOUT_S = 21600.0
 
 
 def evaluate_cohort(
@@ -46,15 +41,11 @@ def evaluate_cohort(
     job = prepare(config, policy, overwrite=overwrite)
     stage = stage_of(config, policy, job)
 
-    @contextmanager
-    def engine(stop: Stop) -> Iterator[Stream]:
-        with ray_session(config.address), stop.on_signals():
-            slots, gate = evaluation_slots(config.workers), Gate()
-            yield lambda cases, care: stop.rows(
-                rows_of(build_evaluation(stage, job.run_id, cases, care.slots(slots), gate), gate), gate.close
-            )
+    def plan(gate: Gate) -> Build:
+        slots = evaluation_slots(config.workers)
+        return lambda cases, care: build_evaluation(stage, job.run_id, cases, care.slots(slots), gate)
 
-    summary = carry_out(job, engine, reporter or Silent(), again)
+    summary = carry_out(job, ray_engine(config.address, plan), reporter or Silent(), again)
     if config.exports:
         _write_exports(job, summary)
     return summary
@@ -91,7 +82,7 @@ def prepare(config: EvaluateConfig, policy: Policy, *, overwrite: bool = False) 
 
 def stage_of(config: EvaluateConfig, policy: Policy, job: Job) -> Evaluate:
     """The stage that scores a case."""
-    surroundings = Surroundings(job.store.root, config.s3, config.case_timeout_s or _CASE_TIMEOUT_S)
+    surroundings = Surroundings(job.store.root, config.s3, config.case_timeout_s or CASE_TIMEOUT_S["cpu"])
     return Evaluate(policy, config.official or config.exports, surroundings)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -135,8 +135,12 @@ def carry_out(job: Job, engine: Engine, reporter: Reporter, again: Again) -> Run
         write_failure(job.store, failed)
         reporter.case_ended(failed.case_id, failed.failure)
     stop = Stop(job.config.grace_s)
-    _work(job, pending, engine, reporter, stop)
-    ledger = _of_this_cohort(job, _after(job, before, [*pending, *unusable]))
+    suspicion = Suspicion(job.store)
+    if pending:
+        _work(job, pending, engine, reporter, stop, suspicion)
+    after = _after(job, before, [*pending, *unusable])
+    suspicion.acquit(after.case_ids)
+    ledger = _of_this_cohort(job, after)
     facts = f"{ledger.sha256}, schema {SCHEMA_VERSION}"
     if record.get("tables_of") != facts or not tables_are_there(job.store):
         write_tables(job.store, ledger, job.penalties)
@@ -145,22 +149,19 @@ def carry_out(job: Job, engine: Engine, reporter: Reporter, again: Again) -> Run
     return summary
 
 
-def _work(job: Job, pending: Sequence[Case], engine: Engine, reporter: Reporter, stop: Stop) -> None:
+def _work(
+    job: Job, pending: Sequence[Case], engine: Engine, reporter: Reporter, stop: Stop, suspicion: Suspicion
+) -> None:
     """Bring every pending case to its end, unless the run is stopped before."""
-    if not pending:
-        return
     rule = StopRule(stop, job.config.max_failure_rate)
 
     def case_ended(case_id: str, failure: Failure | None) -> None:
         reporter.case_ended(case_id, failure)
         rule.case_ended(failure)
 
-    suspicion = Suspicion(job.store)
     with engine(stop) as stream:
         lost = run_passes(stream, pending, job.config.attempts, suspicion, stop, case_ended)
     _end_lost_cases(job, lost, suspicion, reporter)
-    ended = read_outcomes(job.store, job.run_id, [case.case_id for case in pending]) if stop.asked else None
-    suspicion.acquit(case.case_id for case in pending if ended is None or case.case_id in ended.case_ids)
 
 
 def _end_lost_cases(job: Job, lost: Sequence[Case], suspicion: Suspicion, reporter: Reporter) -> None:
@@ -211,14 +212,14 @@ def _of_this_cohort(job: Job, ledger: Ledger) -> Ledger:
     places = {case.case_id: (case.site, case.cohort) for case in job.discovery.cases}
     places |= {failed.case_id: (failed.site, failed.cohort) for failed in job.discovery.failures}
 
-    def placed(records: dict[str, Record]) -> dict[str, Record]:
+    def placed(records: Mapping[str, Record]) -> dict[str, Record]:
         return {
             case_id: replace(record, site=places[case_id][0], cohort=places[case_id][1])
             for case_id, record in records.items()
             if case_id in places
         }
 
-    return Ledger(ledger.run_id, placed(dict(ledger.commits)), placed(dict(ledger.failures)))
+    return Ledger(ledger.run_id, placed(ledger.commits), placed(ledger.failures))
 
 
 def _summarise(job: Job, ledger: Ledger, already_done: int, stopped: str) -> RunSummary:

@@ -1,7 +1,5 @@
 """The main job: a cohort goes in; labels, commits and tables come out."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from goat_ray.cases import Discovery, discover
@@ -13,20 +11,17 @@ from goat_ray.ledger import Ledger
 from goat_ray.members.ensemble import Ensemble, check_members, load_ensemble, load_network
 from goat_ray.members.plans import Preprocessing
 from goat_ray.metrics.specs import Policy, find_policy
-from goat_ray.pipeline.cluster import place_on_this_cluster, ray_session
-from goat_ray.pipeline.dataset import Stages, build_prediction, rows_of
+from goat_ray.pipeline.cluster import place_on_this_cluster
+from goat_ray.pipeline.dataset import Stages, build_prediction
+from goat_ray.pipeline.engine import CASE_TIMEOUT_S, Build, ray_engine
 from goat_ray.pipeline.gate import Gate
 from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Job, RunSummary, carry_out
-from goat_ray.pipeline.passes import Stream
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.provenance import about_run
 from goat_ray.pipeline.stages import Finish, Predict, PredictSettings, Read
-from goat_ray.pipeline.stopping import Stop
 from goat_ray.pipeline.watchdog import Surroundings
 from goat_ray.runs import open_run
 from goat_ray.storage import RunStore, absolute
-
-_CASE_TIMEOUT_S = {"cuda": 900.0, "cpu": 21600.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +52,12 @@ def predict_cohort(
     """
     prediction = prepare(config, overwrite=overwrite)
 
-    @contextmanager
-    def engine(stop: Stop) -> Iterator[Stream]:
-        with ray_session(config.address), stop.on_signals():
-            placement = place_on_this_cluster(config.device, config.workers, config.threads)
-            stages, gate = stages_of(prediction, placement.device, placement.threads), Gate()
-            yield lambda cases, care: stop.rows(
-                rows_of(build_prediction(stages, cases, placement, care, gate), gate), gate.close
-            )
+    def plan(gate: Gate) -> Build:
+        placement = place_on_this_cluster(config.device, config.workers, config.threads)
+        stages = stages_of(prediction, placement.device, placement.threads)
+        return lambda cases, care: build_prediction(stages, cases, placement, care, gate)
 
-    return carry_out(prediction.job, engine, reporter or Silent(), again)
+    return carry_out(prediction.job, ray_engine(config.address, plan), reporter or Silent(), again)
 
 
 def prepare(config: RunConfig, *, overwrite: bool = False) -> Prediction:
@@ -143,7 +134,7 @@ def stages_of(prediction: Prediction, device: str, threads: int, worker: type[Pr
     """The stages of a prediction on a device, with `worker` holding the members."""
     config = prediction.config
     preprocessings = _preprocessings(prediction.ensemble)
-    timeout_s = config.case_timeout_s or _CASE_TIMEOUT_S[device]
+    timeout_s = config.case_timeout_s or CASE_TIMEOUT_S[device]
     surroundings = Surroundings(prediction.job.store.root, config.s3, timeout_s)
     settings = PredictSettings(
         ensemble=absolute(config.ensemble),

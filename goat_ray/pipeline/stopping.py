@@ -15,16 +15,12 @@ from goat_ray.pipeline.rows import Row
 _LOGGER = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _MAIN = threading.main_thread()
+_POLL_S = 0.5
+_FEWEST_TRIED = 20
 
 
 class _Interrupt(Exception):  # noqa: N818 - no error: it ends a wait
     """Raised in the main thread to end its waiting for a row."""
-
-
-_POLL_S = 0.5
-
-
-_FEWEST_TRIED = 20
 
 
 class Stop:

@@ -10,7 +10,7 @@ from goat_ray.errors import ConfigError
 from goat_ray.report import figures
 from goat_ray.report.blocks import Cell, Figure, Section, Table
 from goat_ray.report.data import Cohort, RunData, load_run
-from goat_ray.report.page import write_page
+from goat_ray.report.page import check_name, write_page
 from goat_ray.report.paired import Comparison, compare, holm
 from goat_ray.report.patients import patients_of
 from goat_ray.report.sections.failures import picture
@@ -40,8 +40,7 @@ def write_comparison(run_a: str, run_b: str, out: str) -> list[str]:
         ConfigError: a run without tables, or no case and region that both have scored by the same spec.
         StorageError: the report cannot be written.
     """
-    if not out.endswith(".html"):
-        raise ConfigError(f"--out {out}: a file that ends in .html was expected")
+    check_name(out)
     a, b = load_run(run_a), load_run(run_b)
     pairs = list(_pairs(a, b))
     if not pairs:

@@ -44,7 +44,7 @@ class RunData:
         """PNG of a case, if the run has drawn one."""
         try:
             return self.store.read(thumbnail_key(case_id))
-        except (MissingFile, StorageError):
+        except StorageError:
             return None
 
 

@@ -60,7 +60,6 @@ def _themed(svg: str, title: str) -> str:
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{mark}-", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
-    svg = re.sub(r'<svg ([^>]*?)height="[\d.]+pt" ([^>]*?)width="[\d.]+pt"|<svg ', r"<svg \1\2", svg, count=1)
     return re.sub(r'(width|height)="[\d.]+pt" ?', "", svg, count=2)
 
 

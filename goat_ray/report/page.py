@@ -50,12 +50,17 @@ def write_report(runs: Sequence[str], out: str) -> list[str]:
         ConfigError: a run without tables, a case in two runs, or a name that is no `.html`.
         StorageError: the report cannot be written.
     """
-    if not out.endswith(".html"):
-        raise ConfigError(f"--out {out}: a file that ends in .html was expected")
+    check_name(out)
     cohort = load_cohort(runs)
     sections = [make(cohort) for make in _SECTIONS]
     title = "Report on " + ", ".join(run.name for run in cohort.runs)
     return write_page(title, sections, out)
+
+
+def check_name(out: str) -> None:
+    """Refuse a page that would not be called one, before any work; raises `ConfigError`."""
+    if not out.endswith(".html"):
+        raise ConfigError(f"--out {out}: a file that ends in .html was expected")
 
 
 def write_page(title: str, sections: Sequence[Section], out: str) -> list[str]:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from statsmodels.stats.meta_analysis import CombineResults, combine_effects
 
-from goat_ray.report.statistics import Floats, Names, column_of, patient_sums
+from goat_ray.report.statistics import Floats, Names, column_of, patient_sums, with_counts
 
 _NO_SPREAD = 1e-6  # standard error; the official NSD of a perfect case is 1 - 5e-9, of an empty one 1
 _ACCURACY = 1e-6  # of Paule and Mandel's equation; statsmodels 0.15 answers 0 where rounding steps over its root
@@ -94,9 +94,7 @@ def pool(values: ArrayLike, patients: Names, sites: Names) -> Pooling:
     Raises:
         ValueError: where a value is infinite or the lengths differ.
     """
-    column = column_of(values)
-    is_known = ~np.isnan(column)
-    sums, homes = patient_sums(np.hstack([np.where(is_known, column, 0.0), is_known]), patients, sites)
+    sums, homes = patient_sums(with_counts(column_of(values)), patients, sites)
     sums, homes = sums[sums[:, 1] > 0], homes[sums[:, 1] > 0]
     if not len(sums):
         return Pooling(0, None, None, None, ())

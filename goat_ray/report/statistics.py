@@ -86,9 +86,7 @@ def means(values: ArrayLike, patients: Names, sites: Names) -> BySite[tuple[Esti
     Raises:
         ValueError: where a value is infinite or the lengths differ.
     """
-    values = columns_of(values)
-    is_known = ~np.isnan(values)
-    return by_site(np.hstack([np.where(is_known, values, 0.0), is_known]), patients, sites, _per_column(ratio))
+    return by_site(with_counts(columns_of(values)), patients, sites, _per_column(ratio))
 
 
 def shares(hits: ArrayLike, patients: Names, sites: Names) -> BySite[tuple[Estimate, ...]]:
@@ -102,9 +100,7 @@ def shares(hits: ArrayLike, patients: Names, sites: Names) -> BySite[tuple[Estim
     Raises:
         ValueError: where a value is infinite or the lengths differ.
     """
-    hits = columns_of(hits)
-    is_known = ~np.isnan(hits)
-    return by_site(np.hstack([np.where(is_known, hits, 0.0), is_known]), patients, sites, _per_column(share))
+    return by_site(with_counts(columns_of(hits)), patients, sites, _per_column(share))
 
 
 def shares_below(
@@ -191,6 +187,12 @@ def columns_of(values: ArrayLike) -> Floats:
 def column_of(values: ArrayLike) -> Floats:
     """One value per case as a column; the errors of `columns_of`."""
     return columns_of(np.ravel(np.asarray(values, dtype=np.float64)))
+
+
+def with_counts(columns: Floats) -> Floats:
+    """Columns with 0 for NaN, then as many that count what is known: the sums of both make means."""
+    is_known = ~np.isnan(columns)
+    return np.hstack([np.where(is_known, columns, 0.0), is_known])
 
 
 def by_site(columns: Floats, patients: Names, sites: Names, estimate: Estimator[T]) -> BySite[T]:

@@ -97,8 +97,6 @@ def _reason(cohort: Cohort, row: dict[str, object]) -> str:
 
 def _least_sure(cohort: Cohort) -> dict[str, str]:
     regions = cohort.tables["regions"]
-    if "member_dice_mean" not in regions:
-        return {}
     sure = regions[regions["region"] == "WT"].dropna(subset=["member_dice_mean"]).nsmallest(_WORST, "member_dice_mean")
     return {row["case_id"]: f"members agree to {row['member_dice_mean']:.2f}" for row in sure.to_dict("records")}
 

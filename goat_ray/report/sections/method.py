@@ -61,7 +61,7 @@ def _removed(components: pd.DataFrame) -> list[Table]:
 def trust(cohort: Cohort) -> Section:
     """Whether confidence and agreement of the members tell good results from bad ones."""
     regions = cohort.tables["regions"]
-    signs = {column: label for column, label in _SIGNS.items() if column in regions and regions[column].notna().any()}
+    signs = {column: label for column, label in _SIGNS.items() if regions[column].notna().any()}
     if not signs:
         return Section("trust", "Whether to believe it", ("Nothing is known of the members' confidence.",))
     blocks: list[Table | Figure] = [_levels(regions, signs)]
@@ -91,9 +91,7 @@ def _levels(regions: pd.DataFrame, signs: dict[str, str]) -> Table:
 
 
 def _against_quality(name: str, rows: pd.DataFrame, main: str, label: str) -> list[Figure]:
-    sign = (
-        "member_dice_mean" if rows.get("member_dice_mean", pd.Series(dtype=float)).notna().any() else "mean_probability"
-    )
+    sign = "member_dice_mean" if rows["member_dice_mean"].notna().any() else "mean_probability"
     both = rows[[sign, main, "site"]].dropna()
     if len(both) < 3:
         return []
