@@ -3,7 +3,7 @@
 The scans are private test material found through GOAT_RAY_DATA; only counts, volumes and times are recorded.
 The members know phantoms only, so the labels say nothing about the patients: see `remarks` in the result.
 
-    python -m benchmarks.real_cohort
+    python -m benchmarks.real_cohort [FOLDER]    # FOLDER: where the run folder stays to be looked at
 """
 
 import os
@@ -29,7 +29,7 @@ DATA = Path(os.environ.get("GOAT_RAY_DATA", Path(__file__).resolve().parents[2] 
 def main() -> None:
     """Run the command a user would run, and record what it took."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
+        out = Path(sys.argv[1] if len(sys.argv) > 1 else folder) / "run"
         command = [Path(sys.executable).with_name("goat-ray"), "predict", DATA / "cohort"]
         command += ["--ensemble", EMBEDDED_ENSEMBLE, "--sites", DATA / "sites.csv", "--out", out, "--workers", "1"]
         started = time.monotonic()
