@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -88,6 +88,20 @@ class Discovery:
         """Number of case ids that were found."""
         return len(self.cases) + len(self.failures)
 
+    @property
+    def case_ids(self) -> frozenset[str]:
+        """Every id that was found."""
+        return frozenset({case.case_id for case in self.cases} | {failed.case_id for failed in self.failures})
+
+    def without(self, case_ids: Collection[str]) -> "Discovery":
+        """The same without some cases."""
+        cases = tuple(case for case in self.cases if case.case_id not in case_ids)
+        failures = tuple(failed for failed in self.failures if failed.case_id not in case_ids)
+        return replace(self, cases=cases, failures=failures)
+
+
+NO_CASES = Discovery((), ())
+
 
 def is_safe_id(case_id: str) -> bool:
     """Whether an id can name a file: a letter or digit, then letters, digits, `.`, `_` or `-`; 128 at most."""
@@ -108,6 +122,7 @@ def discover(
     channels: Sequence[str] | None = None,
     sites: str | None = None,
     references: str | None = None,
+    elsewhere: Collection[str] = (),
 ) -> Discovery:
     """List the cases of a cohort; images are not opened.
 
@@ -116,9 +131,10 @@ def discover(
             folder, or a `.csv` or `.parquet` manifest.
         suffixes: other file suffixes and the modality each stands for, such as `{"t1ce": "t1c"}`; with them,
             `_` before the suffix is as good as `-`.
-        channels: modality of `_0000`, `_0001` … in an nnU-Net raw folder.
+        channels: modality of `_0000`, `_0001` … in an nnU-Net raw folder; its `dataset.json` tells where it is there.
         sites: a `.csv` or `.parquet` with `case_id`, `site` and, optionally, `cohort`; goes before a manifest's own.
         references: label maps in any form that `discover_pairs` takes; they replace all references of `source`.
+        elsewhere: ids that `sites` may name although they are not in `source`.
 
     Raises:
         ConfigError: a source that is not there, holds no case or can be read in two ways; a faulty table.
@@ -135,7 +151,7 @@ def discover(
 
     own_places = {case_id: (same[0].site, same[0].cohort) for case_id, same in by_id.items()}
     cases, failures = _sort_out(make, own_places | {i: place for i, place in places.items() if i in by_id})
-    return Discovery(cases, failures, _warnings(sites, places.keys() - by_id.keys()), listing.stats)
+    return Discovery(cases, failures, _warnings(sites, places.keys() - by_id.keys() - set(elsewhere)), listing.stats)
 
 
 def discover_pairs(predictions: str, references: str, *, sites: str | None = None) -> Discovery:

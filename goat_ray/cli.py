@@ -4,26 +4,33 @@ Exit codes: 0 all cases ok; 1 the run failed; 2 bad usage or preflight; 3 finish
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from goat_ray import __version__, console
-from goat_ray.cli_ensemble import BAD_USAGE, ensemble_app
+from goat_ray.cli_ensemble import ensemble_app
+from goat_ray.cli_pseudolabel import pseudo_label
 from goat_ray.errors import ConfigError, EnsembleError, GoatRayError
-from goat_ray.options import RetryCommand, categories, names, pairs, settings
+from goat_ray.options import RetryCommand, names, pairs, settings
+from goat_ray.running import (
+    BAD_USAGE,
+    RETRY_HELP,
+    RUN_FAILED,
+    S3_HELP,
+    SET_HELP,
+    again_of,
+    carried_out,
+    exit_with,
+    use_s3_of,
+)
 
 if TYPE_CHECKING:
     from goat_ray.config import RunConfig
     from goat_ray.pipeline.job import Again, RunSummary
-    from goat_ray.pipeline.progress import Reporter
 
 _SPEC_HELP = "brats2023-{gli,men,met,ssa,ped}, goat2025[-{gli,men,met,ped,ssa}], brats2026-goat or a YAML file"
-_SET_HELP = "Any key of the YAML file, e.g. case_timeout_s=600 or s3.profile=lab; repeat."
-_RETRY_HELP = "Try the cases again that failed before: those of the categories named, or all."
-RUN_FAILED, SOME_CASES_FAILED = 1, 3
 
 app = typer.Typer(
     help="Cohort-scale ensemble segmentation of multi-modal brain-tumour MRI. Research use only.",
@@ -89,8 +96,8 @@ def predict(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one worker.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster; embedded Ray by default.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help=_SET_HELP)] = None,
-    retry_failed: Annotated[str | None, typer.Option(help=_RETRY_HELP, metavar="[CATEGORY…]")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
+    retry_failed: Annotated[str | None, typer.Option(help=RETRY_HELP, metavar="[CATEGORY…]")] = None,
     verify: Annotated[bool, typer.Option(help="Compare what is done with its hashes before resuming.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Discard the run that is in --out.")] = False,
 ) -> None:
@@ -119,8 +126,8 @@ def predict(
         "address": address,
         **settings(set_),
     }
-    again = _again(retry_failed, verify)
-    _exit(_predict(load_config(RunConfig, config, flags), overwrite=overwrite, again=again))
+    again = again_of(retry_failed, verify)
+    exit_with(_predict(load_config(RunConfig, config, flags), overwrite=overwrite, again=again))
 
 
 @app.command(cls=RetryCommand)
@@ -145,8 +152,8 @@ def evaluate(
     workers: Annotated[int | None, typer.Option(min=1, help="Cases scored at a time.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster; embedded Ray by default.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help=_SET_HELP)] = None,
-    retry_failed: Annotated[str | None, typer.Option(help=_RETRY_HELP, metavar="[CATEGORY…]")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
+    retry_failed: Annotated[str | None, typer.Option(help=RETRY_HELP, metavar="[CATEGORY…]")] = None,
     verify: Annotated[bool, typer.Option(help="Compare what is done with its hashes before resuming.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Discard the run that is in --out.")] = False,
 ) -> None:
@@ -168,20 +175,28 @@ def evaluate(
         "address": address,
         **settings(set_),
     }
-    evaluation, again = load_config(EvaluateConfig, config, flags), _again(retry_failed, verify)
-    _exit(_run(lambda reporter: evaluate_cohort(evaluation, reporter, overwrite=overwrite, again=again)))
+    evaluation, again = load_config(EvaluateConfig, config, flags), again_of(retry_failed, verify)
+    exit_with(
+        carried_out(
+            lambda reporter: evaluate_cohort(evaluation, reporter, overwrite=overwrite, again=again),
+            console.show_summary,
+        )
+    )
+
+
+app.command("pseudo-label", cls=RetryCommand)(pseudo_label)
 
 
 @app.command()
 def status(
     run: Annotated[str, typer.Argument(help="Run folder or s3:// prefix.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="How S3 is reached, e.g. s3.profile=lab.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help=S3_HELP)] = None,
 ) -> None:
     """Show how far a run is, while it goes on or after: from its commits and errors alone."""
     from goat_ray.status import read_status
 
-    _use_s3(set_)
+    use_s3_of(set_)
     found = read_status(run)
     if as_json:
         typer.echo(found.to_json())
@@ -193,12 +208,12 @@ def status(
 def report(
     runs: Annotated[list[str], typer.Argument(help="Run folders or s3:// prefixes; several over different cases.")],
     out: Annotated[str, typer.Option(help="The HTML file; its numbers go beside it as CSV and parquet.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="How S3 is reached, e.g. s3.profile=lab.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help=S3_HELP)] = None,
 ) -> None:
     """Write one self-contained HTML file: how well, where, where it fails, whether to believe it."""
     from goat_ray.report.page import write_report
 
-    _use_s3(set_)
+    use_s3_of(set_)
     _show_files(write_report(runs, out))
 
 
@@ -207,12 +222,12 @@ def compare(
     run_a: Annotated[str, typer.Argument(help="The run that is compared with.")],
     run_b: Annotated[str, typer.Argument(help="The run that is compared.")],
     out: Annotated[str, typer.Option(help="The HTML file; its numbers go beside it as CSV and parquet.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="How S3 is reached, e.g. s3.profile=lab.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help=S3_HELP)] = None,
 ) -> None:
     """Write the paired differences of two runs on the cases that both have scored, as one HTML file."""
     from goat_ray.report.compare import write_comparison
 
-    _use_s3(set_)
+    use_s3_of(set_)
     _show_files(write_comparison(run_a, run_b, out))
 
 
@@ -253,41 +268,12 @@ def _predict(config: "RunConfig", *, overwrite: bool = False, again: "Again | No
     from goat_ray.pipeline.job import NOTHING_AGAIN
     from goat_ray.pipeline.predict import predict_cohort
 
-    return _run(lambda reporter: predict_cohort(config, reporter, overwrite=overwrite, again=again or NOTHING_AGAIN))
-
-
-def _use_s3(items: list[str] | None) -> None:
-    from goat_ray.config import S3Config, validated
-    from goat_ray.filesystems import use_s3
-
-    use_s3(validated(S3Config, settings(items).get("s3", {}), "command line"))
+    return carried_out(
+        lambda reporter: predict_cohort(config, reporter, overwrite=overwrite, again=again or NOTHING_AGAIN),
+        console.show_summary,
+    )
 
 
 def _show_files(files: list[str]) -> None:
     for file in files:
         console.out.print(file, markup=False, soft_wrap=True)
-
-
-def _again(retry_failed: str | None, verify: bool) -> "Again":
-    from goat_ray.pipeline.job import Again
-
-    return Again(categories(retry_failed), verify)
-
-
-def _run(work: Callable[["Reporter"], "RunSummary"]) -> "RunSummary":
-    try:
-        with console.reporter() as reporter:
-            summary = work(reporter)
-    except KeyboardInterrupt as error:
-        raise GoatRayError("interrupted; the same command goes on from what is committed") from error
-    console.show_summary(summary)
-    if summary.stopped:
-        raise GoatRayError(
-            f"{summary.stopped}. {summary.skipped} case(s) are left; tables are written, and the same command goes on"
-        )
-    return summary
-
-
-def _exit(summary: "RunSummary") -> None:
-    if summary.failed:
-        raise typer.Exit(SOME_CASES_FAILED)

@@ -8,8 +8,7 @@ import typer
 from goat_ray import console
 from goat_ray.errors import ConfigError
 from goat_ray.options import names, pairs
-
-BAD_USAGE = 2
+from goat_ray.running import BAD_USAGE
 
 ensemble_app = typer.Typer(help="Import, inspect and verify ensembles.", no_args_is_help=True)
 

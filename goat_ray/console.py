@@ -13,15 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from goat_ray.members.ensemble import Ensemble
     from goat_ray.pipeline.job import RunSummary
     from goat_ray.pipeline.progress import Reporter
+    from goat_ray.pipeline.pseudolabel import PseudoLabelSummary
     from goat_ray.report.summary import MeanScores
     from goat_ray.status import RunStatus
 
 _LESIONWISE = {"Dice": "lw_dice", "NSD 0.5 mm": "lw_nsd_0_5", "NSD 1 mm": "lw_nsd_1_0", "HD95 mm": "lw_hd95_mm"}
 _ONE_TO_ONE = {"F1": "match_f1", "Dice": "sq_dice", "NSD": "sq_nsd", "HD95 mm": "sq_hd95_mm"}
-_MOST_FAILURES = 40
+_MOST_FAILURES, _MOST_SITES = 40, 6
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -79,6 +82,41 @@ def show_summary(summary: "RunSummary") -> None:
     columns = ("discovered", "ok", "failed", "skipped", "seconds")
     show_table(f"Run {summary.run_id}", columns, [counts], right=columns)
     out.print(f"results: {summary.out}   tables: {summary.out}/tables", soft_wrap=True, markup=False)
+
+
+def show_pseudo_labels(summary: "PseudoLabelSummary") -> None:
+    """The end of a making of pseudo-labels: both runs, what was kept and refused, and how to go on."""
+    for run in (summary.inspection, summary.prediction):
+        if run is not None:
+            show_summary(run)
+    if not summary.dataset:
+        return
+    rows = [(source, "in the dataset", count) for source, count in sorted(summary.kept.items())]
+    rows += [("pseudo", f"refused: {reason}", count) for reason, count in sorted(summary.refused.items())]
+    show_table("Dataset", ("source", "what became of them", "cases"), rows, right=("cases",))
+    changed = f"{summary.changed} file(s) written or deleted" if summary.changed else "nothing had changed"
+    out.print(
+        f"dataset: {summary.dataset} ({changed}); provenance.parquet tells of every case. Before training, copy its "
+        "splits_final.json to nnU-Net's preprocessed folder, as its README.md says",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def show_sweep(table: "pd.DataFrame", place: str) -> None:
+    """How many cases sets of gates, and gates as set or published, would keep; every other is in the file."""
+    from goat_ray.pseudolabel.sweep import ALL_SITES
+
+    shown = table[table["is_main"]]
+    sites = [site for site in dict.fromkeys(shown["site"]) if site != ALL_SITES][:_MOST_SITES]
+    columns = ("gate", ALL_SITES, *sites)
+    cells = shown.set_index(["gate", "site"])
+    rows = [
+        (gate, *(f"{cells.loc[(gate, site), 'kept']}/{cells.loc[(gate, site), 'cases']}" for site in columns[1:]))
+        for gate in dict.fromkeys(shown["gate"])
+    ]
+    show_table("Cases that would be kept", columns, rows, right=columns[1:])
+    out.print(f"every gate at many limits, and every site: {place}", soft_wrap=True, markup=False)
 
 
 def show_failures(summary: "RunSummary") -> None:

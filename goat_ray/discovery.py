@@ -1,8 +1,10 @@
 """What a cohort source lists, whatever its form: candidates, which `cases` accepts or refuses."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from goat_ray import storage
 from goat_ray.errors import ConfigError, MissingFile
@@ -15,6 +17,8 @@ _NIFTI = (".nii.gz", ".nii")
 _RAW_IMAGE = re.compile(r"((?:images(?:Ts|Tr)/)?)([^/]+)_(\d{4})\.nii(?:\.gz)?")
 _MANIFEST_OPTIONAL = ("reference", "site", "cohort")
 _LABEL_FOLDERS = ("", "labels", "labelsTr", "labelsTs")
+
+DATASET_JSON = "dataset.json"
 
 
 @dataclass(slots=True)
@@ -187,9 +191,10 @@ def _case_folders(source: str, keys: Iterable[str], suffixes: Mapping[str, str])
 def _nnunet_raw(
     source: str, keys: Iterable[str], images: Iterable[re.Match[str]], channels: Sequence[str] | None
 ) -> list[Candidate]:
+    channels = channels or _declared_channels(source, keys)
     if channels is None:
         raise ConfigError(
-            f"{source} holds nnU-Net raw images, which do not say what their channels are: "
+            f"{source} holds nnU-Net raw images and no dataset.json that says what their channels are: "
             "give channels, for example t1c,t1n,t2f,t2w for _0000 to _0003."
         )
     order = [modality_of(channel) or channel for channel in channels]
@@ -210,6 +215,37 @@ def _nnunet_raw(
             if label in labels:
                 candidate.reference = storage.join(source, label)
     return list(found.values())
+
+
+def _declared_channels(source: str, keys: Iterable[str]) -> list[str] | None:
+    """The channels that a `dataset.json` of nnU-Net names, in their order; None without one."""
+    if DATASET_JSON not in keys:
+        return None
+    names = read_dataset_json(source).get("channel_names")
+    try:
+        return [str(names[str(number)]) for number in range(len(names))]  # type: ignore[index,arg-type]
+    except (TypeError, KeyError):
+        raise ConfigError(
+            f"{source}/{DATASET_JSON}: channel_names is {str(names)[:200]}, expected names of 0, 1, 2, 3; give channels"
+        ) from None
+
+
+def read_dataset_json(source: str) -> dict[str, Any]:
+    """The `dataset.json` of an nnU-Net raw folder.
+
+    Raises:
+        ConfigError: it is not there, or no JSON object.
+    """
+    uri = storage.join(source, DATASET_JSON)
+    try:
+        document = json.loads(storage.read_bytes(uri))
+    except MissingFile as error:
+        raise ConfigError(str(error)) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{uri} is no JSON: {str(error)[:200]}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{uri} holds no JSON object")
+    return document
 
 
 def _nothing_found(source: str, keys: Sequence[str]) -> str:

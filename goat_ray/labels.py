@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from goat_ray.errors import EnsembleError
+from goat_ray.errors import CaseError, Category, EnsembleError
 
 LabelMap = NDArray[np.uint8]
 """A label map: values of `Label`, any axis order (the function that takes it says which)."""
@@ -60,6 +60,25 @@ def region_mask(labels: LabelMap, region: str) -> Mask:
     for label in others:
         mask |= labels == label
     return mask
+
+
+def check_labels(labels: LabelMap, what: str) -> None:
+    """Require values of `Label`.
+
+    Args:
+        labels: any shape and axis order.
+        what: what messages call it.
+
+    Raises:
+        CaseError: `invalid_labels`.
+    """
+    largest = int(labels.max(initial=Label.BACKGROUND))
+    if largest > Label.ET:
+        raise CaseError(
+            Category.INVALID_LABELS,
+            f"{what} holds the value {largest}; 0 to 3 were expected.",
+            "Convert the labels to the BraTS 2023 convention (1 NETC, 2 SNFH, 3 ET).",
+        )
 
 
 _HEAD_NAMES = {

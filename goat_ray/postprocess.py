@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goat_ray.config import PostprocessConfig
-from goat_ray.errors import CaseError, Category
 from goat_ray.imaging.components import Connectivity, foreground_box, label_components
-from goat_ray.labels import Label, LabelMap, region_mask
+from goat_ray.labels import Label, LabelMap, check_labels, region_mask
 
 Step = Literal["ET", "TC", "WT"]
-Method = Literal["adaptive", "fixed", "none"]
+Method = Literal["adaptive", "fixed", "minimum", "none"]
 Unit = Literal["vox", "mm3"]
 
 
@@ -68,8 +67,9 @@ def postprocess(labels: LabelMap, config: PostprocessConfig, voxel_volume_mm3: f
     taken again. `fixed` drops WT, TC and ET components below three fixed sizes (26-connectivity) and repaints
     what survived as SNFH, then NETC, then ET: a removed ET becomes NETC, a removed TC SNFH. An ET that
     survives is painted even where its TC or WT did not, unless `config.nested`; what a removed parent takes
-    along then has no record of its own. `fixed` is idempotent, `adaptive` is not: what it removes changes the
-    mean that the next call would start from.
+    along then has no record of its own. `minimum` drops WT components below `wt_min` (6-connectivity) and nothing
+    else, as the winners did to pseudo-labels. `fixed` and `minimum` are idempotent, `adaptive` is not: what it
+    removes changes the mean that the next call would start from.
 
     Args:
         labels: uint8, 3-D, any axis and memory order; it is never changed, and the result never shares its
@@ -82,12 +82,7 @@ def postprocess(labels: LabelMap, config: PostprocessConfig, voxel_volume_mm3: f
     """
     box = foreground_box(labels)
     crop = labels[box].copy(order="C")
-    if crop.max(initial=Label.BACKGROUND) > Label.ET:
-        raise CaseError(
-            Category.INVALID_LABELS,
-            f"label map holds the value {crop.max()}; postprocessing expects 0 to 3",
-            "Convert the labels to the BraTS 2023 convention (1 NETC, 2 SNFH, 3 ET).",
-        )
+    check_labels(crop, "the label map")
     voxel_size = voxel_volume_mm3 if config.unit == "mm3" else 1.0
     edited, thresholds, removed = _RULES[config.method](crop, config, voxel_size)
     result = np.array(labels, order="K")
@@ -176,6 +171,11 @@ def _fixed(labels: LabelMap, config: PostprocessConfig, voxel_size: float) -> _E
     return repainted, Thresholds(et_threshold=config.fixed_et, wt_threshold=config.fixed_wt), removed
 
 
+def _minimum(labels: LabelMap, config: PostprocessConfig, voxel_size: float) -> _Edit:
+    removed = _erase(labels, _components(labels, "WT", 6, config.unit, voxel_size), config.wt_min)
+    return labels, Thresholds(wt_threshold=config.wt_min), removed
+
+
 def _unchanged(labels: LabelMap, config: PostprocessConfig, voxel_size: float) -> _Edit:
     return labels, Thresholds(), []
 
@@ -184,6 +184,7 @@ def _unchanged(labels: LabelMap, config: PostprocessConfig, voxel_size: float) -
 _RULES: dict[Method, Callable[[LabelMap, PostprocessConfig, float], _Edit]] = {
     "adaptive": _adaptive,
     "fixed": _fixed,
+    "minimum": _minimum,
     "none": _unchanged,
 }
 

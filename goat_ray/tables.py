@@ -13,7 +13,7 @@ from goat_ray.errors import GoatRayError
 from goat_ray.ledger import Ledger, read_commits, read_timings
 from goat_ray.storage import RunStore
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Row = Mapping[str, Any]
 Penalties = Callable[[FailedCase], Sequence[Row]]
@@ -58,6 +58,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("label_key", _TEXT),
             ("label_sha256", _TEXT),
             ("reference_sha256", _TEXT),
+            ("scan_sha256", _TEXT),  # what t1c shows: equal for one scan under two ids
         ]
     ),
     # One row per case and region. Metrics are null without a reference; see `null_reason` for other nulls.
@@ -152,6 +153,26 @@ RUN_SCHEMA = pa.schema(
     ]
 )
 """The one row of the table `run`. Values differ from run to run."""
+
+
+PROVENANCE_SCHEMA = pa.schema(
+    [
+        *[(name, _TEXT) for name in ("case_id", "patient", "site", "cohort")],
+        ("source", _TEXT),  # `human` or `pseudo`
+        ("accepted", _FLAG),
+        ("reason", _TEXT),  # why it is not in the dataset; null where it is
+        ("detail", _TEXT),
+        ("val_fold", _COUNT),  # the fold that validates on it; null for pseudo-labels
+        ("teachers", pa.list_(_TEXT)),
+        ("teachers_sha256", pa.list_(_TEXT)),
+        ("run_id", _TEXT),
+        *_scores("dice_wt", "dice_tc", "dice_et", "confidence", "entropy", "margin", "wt_volume_ml", "wt_components"),
+        *_scores("netc_ml", "snfh_ml", "et_ml"),  # volumes of the label map
+        ("label_sha256", _TEXT),
+        ("scan_sha256", _TEXT),
+    ]
+)
+"""One row per labelled and per unlabelled case of a pseudo-label run, whatever became of it."""
 
 
 def write_tables(store: RunStore, ledger: Ledger, penalties: Penalties = lambda failed: ()) -> None:

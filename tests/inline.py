@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from goat_ray.cases import Case
-from goat_ray.config import EvaluateConfig, RunConfig
+from goat_ray.config import EvaluateConfig, PseudoLabelConfig, RunConfig
 from goat_ray.metrics.specs import find_policy
-from goat_ray.pipeline import evaluate, predict
+from goat_ray.pipeline import evaluate, inspection, predict, pseudolabel
 from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Engine, RunSummary, carry_out
 from goat_ray.pipeline.passes import Care, Stream
 from goat_ray.pipeline.progress import Silent
@@ -43,13 +43,17 @@ def predict_inline(
 ) -> RunSummary:
     """`predict_cohort` without Ray."""
     prediction = predict.prepare(config, overwrite=overwrite)
+    return carry_out(prediction.job, _prediction_engine(prediction, worker), Silent(), again)
+
+
+def _prediction_engine(prediction: predict.Prediction, worker: type[Predict]) -> Engine:
     stages = predict.stages_of(prediction, "cpu", 1, worker)
 
     def make() -> Sequence[Stage]:
         commit = CommitCase(stages.surroundings, stages.run_id)
         return stages.read, worker(stages.predict), stages.finish, commit
 
-    return carry_out(prediction.job, engine_of(make), Silent(), again)
+    return engine_of(make)
 
 
 def evaluate_inline(config: EvaluateConfig, again: Again = NOTHING_AGAIN, *, overwrite: bool = False) -> RunSummary:
@@ -58,3 +62,18 @@ def evaluate_inline(config: EvaluateConfig, again: Again = NOTHING_AGAIN, *, ove
     job = evaluate.prepare(config, policy, overwrite=overwrite)
     stage = evaluate.stage_of(config, policy, job)
     return carry_out(job, engine_of(lambda: (stage, CommitCase(stage.surroundings, job.run_id))), Silent(), again)
+
+
+def pseudo_label_inline(
+    config: PseudoLabelConfig,
+    again: Again = NOTHING_AGAIN,
+    *,
+    overwrite: bool = False,
+    worker: type[Predict] = Predict,
+) -> pseudolabel.PseudoLabelSummary:
+    """`pseudo_label_cohort` without Ray."""
+    work = pseudolabel.prepare(config, overwrite=overwrite)
+    stage, job = inspection.stage_of(work.inspection), work.inspection
+    inspecting = engine_of(lambda: (stage, CommitCase(stage.surroundings, job.run_id)))
+    engines = inspecting, _prediction_engine(work.prediction, worker)
+    return pseudolabel.carry_out_both(work, engines, Silent(), again)

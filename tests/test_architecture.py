@@ -13,13 +13,13 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "goat_ray"
 LAYERS = [
     {"errors"},
-    {"cases", "discovery", "sheets", "storage", "filesystems", "labels", "config"},
+    {"cases", "discovery", "sheets", "storage", "filesystems", "labels", "patients", "config"},
     {"postprocess", "metrics", "imaging"},
     {"commits", "ledger", "quality", "runs", "status", "tables"},
     {"members", "report", "pseudolabel"},
     {"demo"},
     {"pipeline"},
-    {"cli", "cli_ensemble", "console", "options"},
+    {"cli", "cli_ensemble", "cli_pseudolabel", "console", "options", "running"},
 ]
 OWNERS = {
     "ray": {"pipeline"},
@@ -27,10 +27,11 @@ OWNERS = {
     "safetensors": {"members"},
     "nnunetv2": {"members"},
     "statsmodels": {"report"},
+    "sklearn": {"pseudolabel"},
     "matplotlib": {"report"},
-    "pandas": {"report", "pseudolabel", "quality"},
+    "pandas": {"console", "pipeline", "pseudolabel", "quality", "report"},
     "jinja2": {"report"},
-    "typer": {"cli", "cli_ensemble", "options"},
+    "typer": {"cli", "cli_ensemble", "cli_pseudolabel", "options", "running"},
     "rich": {"console", "pipeline"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

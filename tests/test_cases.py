@@ -168,6 +168,42 @@ def test_a_case_in_both_image_folders_is_a_duplicate(tmp_path):
     assert failure(discover(str(tmp_path), channels=MODALITIES), "a").category is Category.DUPLICATE_CASE
 
 
+def test_nnunet_raw_images_come_in_the_order_of_their_dataset_json(tmp_path):
+    for number in range(4):
+        touch(tmp_path, f"imagesTr/a_{number:04d}.nii.gz")
+    names = {"2": "T1ce", "0": "T1", "1": "FLAIR", "3": "T2"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": names}))
+    (case,) = discover(str(tmp_path)).cases
+    assert {modality: uri[-8] for modality, uri in case.images.items()} == {
+        "t1c": "2",
+        "t1n": "0",
+        "t2f": "1",
+        "t2w": "3",
+    }
+
+
+@pytest.mark.parametrize("content", ['{"channel_names": {"1": "T1"}}', "[]", "{", '{"channel_names": 4}'])
+def test_a_dataset_json_without_an_order_is_told(tmp_path, content):
+    touch(tmp_path, "imagesTr/a_0000.nii.gz")
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"dataset\.json"):
+        discover(str(tmp_path))
+
+
+def test_cases_can_be_left_out_and_known_elsewhere(tmp_path):
+    for case_id in ("a", "b"):
+        for modality in MODALITIES:
+            touch(tmp_path, f"{case_id}/{case_id}-{modality}.nii.gz")
+    touch(tmp_path, "c/c-t1c.nii.gz")
+    (tmp_path / "sites.csv").write_text("case_id,site\na,x\nexpert,y\nnowhere,z\n")
+    found = discover(str(tmp_path), sites=str(tmp_path / "sites.csv"), elsewhere={"expert"})
+    assert found.warnings == (f"{tmp_path}/sites.csv names cases that are not in the cohort: nowhere",)
+    assert found.case_ids == {"a", "b", "c"}
+    rest = found.without({"a", "c"})
+    assert [case.case_id for case in rest.cases] == ["b"]
+    assert rest.failures == ()
+
+
 @pytest.mark.parametrize(
     ("channels", "message"),
     [

@@ -249,6 +249,17 @@ def test_no_rule_leaves_the_labels_alone():
     assert set(dataclasses.astuple(result.thresholds)) == {None}
 
 
+def test_the_minimum_drops_small_tumours_and_nothing_else():
+    """The winners' cleaning of pseudo-labels: WT components of fewer than ten voxels, faces alone connecting."""
+    rods = [rod((2, 2, 2), 9, SNFH), rod((2, 2, 6), 10, SNFH), rod((8, 2, 10), 10, SNFH)]
+    labels = volume(*rods, rod((9, 12, 11), 1, ET), shape=(12, 16, 16))  # the last touches a corner of the third
+    result = postprocess(labels, PostprocessConfig(method="minimum"))
+    assert [(record.step, record.volume_vox) for record in result.removed] == [("WT", 9), ("WT", 1)]
+    assert counts(result.labels) == (0, 20, 0)
+    assert (result.method, result.thresholds.wt_threshold) == ("minimum", 10.0)
+    assert not postprocess(result.labels, PostprocessConfig(method="minimum")).removed
+
+
 def test_sizes_in_mm3_follow_the_voxel_volume():
     labels = volume(rod((2, 2, 2), 4, SNFH), rod((2, 2, 6), 5, SNFH), shape=(8, 8, 8))
     in_mm3 = PostprocessConfig(unit="mm3")

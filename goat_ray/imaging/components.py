@@ -12,7 +12,7 @@ Connectivity = Literal[6, 26]
 """Neighbours of a voxel: 6 share a face; 26 share a face, an edge or a corner."""
 
 
-def foreground_box(labels: LabelMap) -> tuple[slice, ...]:
+def foreground_box(labels: LabelMap | Mask) -> tuple[slice, ...]:
     """Smallest box that holds every non-zero voxel (empty slices where there is none); any axis order."""
     return tuple(_extent(labels, axis) for axis in range(labels.ndim))
 
@@ -27,7 +27,7 @@ def label_components(mask: Mask, connectivity: Connectivity) -> NDArray[np.unsig
     return cc3d.connected_components(np.ascontiguousarray(mask).view(np.uint8), connectivity=connectivity)
 
 
-def _extent(labels: LabelMap, axis: int) -> slice:
+def _extent(labels: LabelMap | Mask, axis: int) -> slice:
     others = tuple(other for other in range(labels.ndim) if other != axis)
     occupied = np.flatnonzero(labels.max(axis=others, initial=0))
     return slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, 0)

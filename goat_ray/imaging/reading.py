@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from goat_ray import storage
 from goat_ray.cases import Case
 from goat_ray.errors import CaseError, Category, MissingFile, StorageError
+from goat_ray.imaging.components import foreground_box
 from goat_ray.imaging.geometry import (
     Box,
     brain_mask_box,
@@ -58,6 +59,8 @@ class LoadedCase:
         full_shape: the full volume (z, y, x).
         grid: grid of t1c's file.
         inputs: the file of each modality.
+        scan_sha256: hash of what t1c shows, the same for a copy of the scan under another id, in another file or
+            orientation, or with another margin of zeros.
     """
 
     crop: NDArray[np.float32]
@@ -66,6 +69,7 @@ class LoadedCase:
     full_shape: tuple[int, int, int]
     grid: Grid
     inputs: dict[str, InputFile]
+    scan_sha256: str
 
 
 def load_case(case: Case, *, max_voxels: int = MAX_VOXELS) -> LoadedCase:
@@ -92,7 +96,7 @@ def load_case(case: Case, *, max_voxels: int = MAX_VOXELS) -> LoadedCase:
     # NaN and infinity are not zero, so none can hide outside the crop.
     check_values({m: crop[i] for i, m in enumerate(MODALITIES) if volumes[m].dtype.kind == "f"})
     z, y, x = volumes[MODALITIES[0]].shape
-    return LoadedCase(crop, mask, box, (z, y, x), grid, inputs)
+    return LoadedCase(crop, mask, box, (z, y, x), grid, inputs, _scan_sha256(crop[MODALITIES.index("t1c")]))
 
 
 def load_labels(uri: str, role: str, missing: Category, *, max_voxels: int = MAX_VOXELS) -> LoadedLabels:
@@ -132,6 +136,11 @@ def _read_file(uri: str, role: str, missing: Category, max_voxels: int) -> tuple
     except StorageError as error:
         hint = "Check that the file can be read from the machines of this run, then retry the failed cases."
         raise CaseError(Category.UNREADABLE_FILE, f"{role}: {error}", hint) from None
+
+
+def _scan_sha256(t1c: NDArray[np.float32]) -> str:
+    shown = np.ascontiguousarray(t1c[foreground_box(t1c != 0)])
+    return hashlib.sha256(str(shown.shape).encode() + shown.tobytes()).hexdigest()
 
 
 def _check_not_empty(volumes: dict[str, NDArray[Any]]) -> None:

@@ -20,7 +20,7 @@ _THREADS_PER_WORKER = 8  # one case scales well up to about here; beyond it, mor
 _RESERVED_CPUS = 1.25  # Ray Data's own repartition task asks for a whole CPU; the commit actor needs a little
 _SMALLEST_CPUS = 2.0
 _READ_CPUS, _FINISH_CPUS = 0.45, 0.35
-COMMIT_CPUS, EVALUATE_CPUS = 0.1, 0.45
+COMMIT_CPUS, CHECK_CPUS = 0.1, 0.45
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +146,8 @@ def _predict_share(cpus: float, workers: int, threads: int) -> float:
     return round(share - 0.01, 4) if share in (_READ_CPUS, _FINISH_CPUS) else share
 
 
-def evaluation_slots(workers: int | None) -> int:
-    """How many cases this Ray scores at a time: one a CPU, as scoring uses a single thread."""
+def check_slots(workers: int | None) -> int:
+    """How many cases this Ray scores or inspects at a time: one a CPU, as that uses a single thread."""
     state: Any = ray
     return workers or max(1, int(state.cluster_resources().get("CPU", 1)))
 

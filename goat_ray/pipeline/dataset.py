@@ -16,11 +16,11 @@ from ray.util.annotations import RayDeprecationWarning
 
 from goat_ray.cases import Case
 from goat_ray.errors import GoatRayError
-from goat_ray.pipeline.cluster import COMMIT_CPUS, EVALUATE_CPUS, Placement
+from goat_ray.pipeline.cluster import CHECK_CPUS, COMMIT_CPUS, Placement
 from goat_ray.pipeline.gate import Gate
 from goat_ray.pipeline.passes import Care
 from goat_ray.pipeline.rows import NOT_STARTED, Row, reference_row
-from goat_ray.pipeline.stages import CommitCase, Evaluate, Finish, Predict, PredictSettings, Read
+from goat_ray.pipeline.stages import CommitCase, Evaluate, Finish, Inspect, Predict, PredictSettings, Read
 from goat_ray.pipeline.watchdog import Surroundings
 
 # Ray must not retry on its own: by default it retries a case that kills its worker for ever. Lost cases
@@ -72,13 +72,13 @@ def build_prediction(stages: Stages, cases: Sequence[Case], placement: Placement
         )
 
 
-def build_evaluation(stage: Evaluate, run_id: str, cases: Sequence[Case], slots: int, gate: Gate) -> Dataset:
-    """The lazy scoring pipeline over `cases`, at most `slots` of them in work at a time."""
+def build_check(stage: Evaluate | Inspect, run_id: str, cases: Sequence[Case], slots: int, gate: Gate) -> Dataset:
+    """The lazy pipeline of a stage that only looks at `cases`, at most `slots` of them in work at a time."""
     with _quiet_warnings():
         return _committed(
             _references(cases).map(
-                _gated("evaluate_case", stage, gate),
-                num_cpus=EVALUATE_CPUS,
+                _gated(f"{type(stage).__name__.lower()}_case", stage, gate),
+                num_cpus=CHECK_CPUS,
                 compute=TaskPoolStrategy(size=min(slots, len(cases))),
                 **_TASK,
             ),

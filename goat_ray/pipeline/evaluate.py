@@ -7,8 +7,8 @@ from goat_ray.config import EvaluateConfig
 from goat_ray.errors import CaseError, Category, ConfigError, StorageError
 from goat_ray.filesystems import use_s3
 from goat_ray.metrics.specs import Policy, Spec, find_policy
-from goat_ray.pipeline.cluster import evaluation_slots
-from goat_ray.pipeline.dataset import build_evaluation
+from goat_ray.pipeline.cluster import check_slots
+from goat_ray.pipeline.dataset import build_check
 from goat_ray.pipeline.engine import CASE_TIMEOUT_S, Build, ray_engine
 from goat_ray.pipeline.gate import Gate
 from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Job, RunSummary, carry_out
@@ -42,8 +42,8 @@ def evaluate_cohort(
     stage = stage_of(config, policy, job)
 
     def plan(gate: Gate) -> Build:
-        slots = evaluation_slots(config.workers)
-        return lambda cases, care: build_evaluation(stage, job.run_id, cases, care.slots(slots), gate)
+        slots = check_slots(config.workers)
+        return lambda cases, care: build_check(stage, job.run_id, cases, care.slots(slots), gate)
 
     summary = carry_out(job, ray_engine(config.address, plan), reporter or Silent(), again)
     if config.exports:

@@ -95,6 +95,7 @@ class Job:
         config: limits, attempts, where to run.
         warnings: what else a user should know at the end.
         penalties: rows of `regions` that a failed case is given.
+        what: what its cases are called while they are worked on.
         started: when, for the time it took.
     """
 
@@ -105,6 +106,7 @@ class Job:
     config: JobConfig
     warnings: Callable[[Ledger], tuple[str, ...]] = lambda ledger: ()
     penalties: Penalties = lambda failed: ()
+    what: str = "cases"
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -130,7 +132,7 @@ def carry_out(job: Job, engine: Engine, reporter: Reporter, again: Again) -> Run
     _withdraw_void(job, before, pending)
     already_done = sum(case.case_id in before.commits for case in job.discovery.cases)
     unusable = [failed for failed in job.discovery.failures if failed.case_id not in before.commits]
-    reporter.start(len(pending) + len(unusable), already_done)
+    reporter.start(len(pending) + len(unusable), already_done, job.what)
     for failed in unusable:
         write_failure(job.store, failed)
         reporter.case_ended(failed.case_id, failed.failure)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from goat_ray.cases import Discovery, discover
+from goat_ray.cases import NO_CASES, Case, Discovery, discover
 from goat_ray.config import NO_SPEC, RunConfig
 from goat_ray.errors import ConfigError, StorageError
 from goat_ray.filesystems import use_s3
@@ -15,7 +15,7 @@ from goat_ray.pipeline.cluster import place_on_this_cluster
 from goat_ray.pipeline.dataset import Stages, build_prediction
 from goat_ray.pipeline.engine import CASE_TIMEOUT_S, Build, ray_engine
 from goat_ray.pipeline.gate import Gate
-from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Job, RunSummary, carry_out
+from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Engine, Job, RunSummary, carry_out
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.provenance import about_run
 from goat_ray.pipeline.stages import Finish, Predict, PredictSettings, Read
@@ -32,6 +32,7 @@ class Prediction:
     ensemble: Ensemble
     policy: Policy | None
     job: Job
+    left_out: tuple[Case, ...] = ()  # of the cohort, because they have a label map already
 
 
 def predict_cohort(
@@ -51,47 +52,63 @@ def predict_cohort(
         GoatRayError: the run itself broke. What was committed stays; the same call goes on from there.
     """
     prediction = prepare(config, overwrite=overwrite)
+    return carry_out(prediction.job, engine_of(prediction), reporter or Silent(), again)
+
+
+def engine_of(prediction: Prediction) -> Engine:
+    """What a prediction runs on: Ray, its processors divided between the stages."""
+    config = prediction.config
 
     def plan(gate: Gate) -> Build:
         placement = place_on_this_cluster(config.device, config.workers, config.threads)
         stages = stages_of(prediction, placement.device, placement.threads)
         return lambda cases, care: build_prediction(stages, cases, placement, care, gate)
 
-    return carry_out(prediction.job, ray_engine(config.address, plan), reporter or Silent(), again)
+    return ray_engine(config.address, plan)
 
 
-def prepare(config: RunConfig, *, overwrite: bool = False) -> Prediction:
+def prepare(
+    config: RunConfig, *, overwrite: bool = False, kind: str = "predict", labelled: Discovery = NO_CASES
+) -> Prediction:
     """Every check that needs no image data: ensemble, cohort, run folder; writes `run.json`.
+
+    Args:
+        config: what to do.
+        overwrite: discard the run that is in the folder.
+        kind: what `run.json` calls the run.
+        labelled: cases that have a label map already and are not to be predicted.
 
     Raises:
         ConfigError: empty or missing cohort, a run folder with other settings, or storage out of reach.
         EnsembleError: unknown member, missing or altered weights, or weights of the wrong shapes.
     """
     try:
-        return _checked(config, overwrite)
+        return _checked(config, overwrite, kind, labelled)
     except StorageError as error:
         raise ConfigError(str(error)) from error
 
 
-def _checked(config: RunConfig, overwrite: bool) -> Prediction:
+def _checked(config: RunConfig, overwrite: bool, kind: str, labelled: Discovery) -> Prediction:
     use_s3(config.s3)
     policy = None if config.spec == NO_SPEC else find_policy(config.spec)
     ensemble = load_ensemble(config.ensemble, config.members)
     check_members(ensemble)
     for member in ensemble.members:
         load_network(member)  # strict, and next to free: weights of the wrong shapes must not cost a start-up
-    discovery = discover(
+    found = discover(
         config.cohort,
         suffixes=config.suffixes,
         channels=config.channels,
         sites=config.sites,
         references=config.references,
+        elsewhere=labelled.case_ids,
     )
+    discovery = found.without(labelled.case_ids)
     if not discovery.discovered:
-        raise ConfigError(f"{config.cohort}: no case was found")
+        raise ConfigError(f"{config.cohort}: no case was found{' that has no label map yet' * bool(labelled.case_ids)}")
     store = RunStore(absolute(config.out))
     about = {
-        **about_run("predict", config.model_dump(mode="json"), discovery),
+        **about_run(kind, config.model_dump(mode="json"), discovery),
         "specs": [spec.model_dump(mode="json") for spec in policy.specs] if policy else [],
         "ensemble": {
             "name": ensemble.name,
@@ -108,7 +125,8 @@ def _checked(config: RunConfig, overwrite: bool) -> Prediction:
         config=config,
         warnings=lambda ledger: _warnings(policy, discovery, ledger, config.out),
     )
-    return Prediction(config, ensemble, policy, job)
+    left_out = tuple(case for case in found.cases if case.case_id in labelled.case_ids)
+    return Prediction(config, ensemble, policy, job, left_out)
 
 
 def _warnings(policy: Policy | None, discovery: Discovery, ledger: Ledger, out: str) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Reporter(Protocol):
     """Told of every case as it ends."""
 
-    def start(self, total: int, already_done: int) -> None:
-        """`total` cases will end in this call; `already_done` were found committed."""
+    def start(self, total: int, already_done: int, what: str) -> None:
+        """`total` cases will end now; `already_done` were found committed; `what` they are called."""
 
     def case_ended(self, case_id: str, failure: Failure | None) -> None:
         """One more case was committed, or failed."""
@@ -28,7 +28,7 @@ class Reporter(Protocol):
 class Silent:
     """Tells nothing; for library use."""
 
-    def start(self, total: int, already_done: int) -> None:
+    def start(self, total: int, already_done: int, what: str) -> None:
         """See `Reporter`."""
 
     def case_ended(self, case_id: str, failure: Failure | None) -> None:
@@ -42,11 +42,11 @@ class LogReporter:
         self._total = self._done = self._failed = 0
         self._started = self._last_line = time.monotonic()
 
-    def start(self, total: int, already_done: int) -> None:
+    def start(self, total: int, already_done: int, what: str) -> None:
         """See `Reporter`."""
-        self._total = total
+        self._total, self._done, self._failed = total, 0, 0
         self._started = self._last_line = time.monotonic()
-        _LOGGER.info("%d case(s) to do, %d already done", total, already_done)
+        _LOGGER.info("%d %s to do, %d already done", total, what, already_done)
 
     def case_ended(self, case_id: str, failure: Failure | None) -> None:
         """See `Reporter`."""
@@ -98,10 +98,11 @@ class BarReporter:
     ) -> None:
         self._progress.stop()
 
-    def start(self, total: int, already_done: int) -> None:
+    def start(self, total: int, already_done: int, what: str) -> None:
         """See `Reporter`."""
-        note = f"cases ({already_done} already done)" if already_done else "cases"
-        self._progress.update(self._task, total=total, description=note)
+        note = f"{what} ({already_done} already done)" if already_done else what
+        self._failed = 0
+        self._progress.reset(self._task, total=total, description=note, failed="")
         self._progress.start()
 
     def case_ended(self, case_id: str, failure: Failure | None) -> None:

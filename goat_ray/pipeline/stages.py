@@ -23,11 +23,11 @@ from goat_ray.commits import (
 from goat_ray.config import Blending, Decode, PostprocessConfig
 from goat_ray.errors import CaseError, Category, EnsembleError, StorageError
 from goat_ray.filesystems import use_s3
-from goat_ray.imaging.geometry import network_spacing_mm
+from goat_ray.imaging.geometry import check_same_grid, network_spacing_mm
 from goat_ray.imaging.nifti import Grid, encode_labels
 from goat_ray.imaging.reading import load_case, load_labels
 from goat_ray.imaging.thumbnails import grey_volume
-from goat_ray.labels import MODALITIES, LabelMap
+from goat_ray.labels import MODALITIES, LabelMap, check_labels
 from goat_ray.members.plans import Preprocessing
 from goat_ray.members.preprocess import Preprocessed, preprocess
 from goat_ray.metrics.scoring import Evaluation, evaluate_labels, label_histogram
@@ -69,6 +69,7 @@ class Read:
             "grid": loaded.grid.to_dict(),
             "inputs": {modality: file.to_dict() for modality, file in loaded.inputs.items()},
             "crop_spacing_mm": spacing_mm,
+            "scan_sha256": loaded.scan_sha256,
         }
         t1c = loaded.crop[MODALITIES.index("t1c")]
         grey = grey_volume(t1c, spacing_mm) if self.thumbnails else _NO_LABELS
@@ -179,6 +180,7 @@ class Finish:
             "pred_label_voxels": label_histogram(labels),
             "label_key": label_key(case.case_id),
             "label_sha256": Output.of(file).sha256,
+            "scan_sha256": context["scan_sha256"],
             **evaluation.case,
         }
         tables = {
@@ -233,6 +235,36 @@ class Evaluate:
         }
         tables = {"cases": [case_row], "regions": evaluation.regions, "lesions": evaluation.lesions}
         return {"tables": json.dumps(tables)}
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Reference row of a labelled case to what is known of it; the only stage before the commit of an inspection.
+
+    The case must pass every check of a case that is predicted, and its reference must be on its grid and hold no
+    other labels than ours.
+    """
+
+    surroundings: Surroundings
+
+    def __call__(self, row: Row) -> Row:
+        """Run the stage on one row."""
+        return run_stage("inspect", self._work, _NOTHING_TO_COMMIT, row, self.surroundings)
+
+    def _work(self, case: Case, _row: Row, context: dict[str, Any]) -> Row:
+        loaded = load_case(case)
+        reference = load_labels(case.reference or "", "reference", Category.MISSING_REFERENCE)
+        check_same_grid({"t1c": loaded.grid, "reference": reference.grid})
+        check_labels(reference.labels, "the reference")
+        files = {**loaded.inputs, "reference": reference.file}
+        context["inputs"] = {role: file.to_dict() for role, file in files.items()}
+        case_row = {
+            **grid_columns(loaded.grid),
+            "gt_label_voxels": label_histogram(reference.labels),
+            "reference_sha256": reference.file.sha256,
+            "scan_sha256": loaded.scan_sha256,
+        }
+        return {"tables": json.dumps({"cases": [case_row]})}
 
 
 class CommitCase:

@@ -55,6 +55,20 @@ def test_a_case_is_cropped_in_network_axes_and_modality_order(tmp_path):
     assert loaded.grid.shape == (8, 9, 7)
 
 
+def test_a_scan_is_known_again_in_other_bytes_and_orientation_and_with_another_margin(tmp_path):
+    scan = load_case(case_of(tmp_path)).scan_sha256
+    flipped = tmp_path / "flipped"
+    flipped.mkdir()
+    images = {}
+    for seed, modality in enumerate(MODALITIES):
+        images[modality] = str(flipped / f"{modality}.nii")
+        padded = np.pad(brain("float32", seed=seed)[::-1], 2)
+        nib.save(nib.Nifti1Image(padded, np.diag([-1.0, 1.0, 2.0, 1.0])), images[modality])
+    assert load_case(Case("other", images)).scan_sha256 == scan
+    assert load_case(case_of(tmp_path, t1c=brain(seed=9))).scan_sha256 != scan
+    assert load_case(case_of(tmp_path, t2w=brain(seed=9))).scan_sha256 == scan
+
+
 def test_the_inputs_are_recorded(tmp_path):
     case = case_of(tmp_path)
     path = tmp_path / "case-t2w.nii.gz"

@@ -1,0 +1,226 @@
+"""The job that makes a training set: labelled cases inspected, others predicted and gated, both written for nnU-Net."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from goat_ray.cases import Case
+from goat_ray.commits import label_key
+from goat_ray.config import PseudoLabelConfig
+from goat_ray.errors import ConfigError, StorageError
+from goat_ray.filesystems import use_s3
+from goat_ray.labels import MODALITIES
+from goat_ray.ledger import Done, Ledger, read_ledger
+from goat_ray.patients import patients_of
+from goat_ray.pipeline import inspection, predict
+from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Engine, Job, RunSummary, carry_out
+from goat_ray.pipeline.progress import Reporter, Silent
+from goat_ray.pseudolabel.dataset import Dataset, Entry, check_in_place, write_dataset
+from goat_ray.pseudolabel.files import Source
+from goat_ray.pseudolabel.gates import limits_of
+from goat_ray.pseudolabel.provenance import HUMAN, PSEUDO, Teachers, provenance_rows, to_parquet, unseen_rows
+from goat_ray.pseudolabel.selection import Reason
+from goat_ray.pseudolabel.splits import Member, check_patients, held_together, make_folds
+from goat_ray.pseudolabel.stored import read_stored
+from goat_ray.runs import update_run
+from goat_ray.storage import RunStore, join
+from goat_ray.tables import table_key
+
+KIND = "pseudo-label"
+_DICE_GATES = ("dice_wt", "dice_tc", "dice_et")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLabelling:
+    """A making of pseudo-labels that passed every check and is ready to start."""
+
+    config: PseudoLabelConfig
+    inspection: Job
+    prediction: predict.Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLabelSummary:
+    """What became of it.
+
+    Attributes:
+        inspection: of the labelled cases.
+        prediction: of the unlabelled ones; None where the inspection was stopped.
+        dataset: the dataset's folder; empty where a run was stopped before it.
+        kept: cases of the dataset, by source.
+        refused: unlabelled cases that are not in it, by reason.
+        changed: files of the dataset that this call wrote or deleted.
+    """
+
+    inspection: RunSummary
+    prediction: RunSummary | None = None
+    dataset: str = ""
+    kept: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    changed: int = 0
+
+    @property
+    def failed(self) -> int:
+        """Failed cases of both runs."""
+        return self.inspection.failed + (self.prediction.failed if self.prediction else 0)
+
+    @property
+    def stopped(self) -> str:
+        """Why it ended before its end, if it did."""
+        return self.inspection.stopped or (self.prediction.stopped if self.prediction else "")
+
+
+def pseudo_label_cohort(
+    config: PseudoLabelConfig,
+    reporter: Reporter | None = None,
+    *,
+    overwrite: bool = False,
+    again: Again = NOTHING_AGAIN,
+) -> PseudoLabelSummary:
+    """Predict unlabelled cases and write those that pass the gates, with the labelled ones, as an nnU-Net dataset.
+
+    Args:
+        config: what to do; see `PseudoLabelConfig`.
+        reporter: told of every case as it ends.
+        overwrite: discard the runs that are in the folder.
+        again: what of an earlier call's work is looked at again.
+
+    Raises:
+        ConfigError: nothing can be made as configured; raised before any work.
+        EnsembleError: a teacher cannot be used; raised before any work.
+        GoatRayError: a run itself broke. What was committed stays; the same call goes on from there.
+    """
+    work = prepare(config, overwrite=overwrite)
+    engines = inspection.engine_of(work.inspection), predict.engine_of(work.prediction)
+    return carry_out_both(work, engines, reporter or Silent(), again)
+
+
+def prepare(config: PseudoLabelConfig, *, overwrite: bool = False) -> PseudoLabelling:
+    """Every check that needs no image data; writes both `run.json`.
+
+    Raises:
+        ConfigError: see `pseudo_label_cohort`.
+        EnsembleError: see `pseudo_label_cohort`.
+    """
+    use_s3(config.s3)
+    try:
+        labelled = inspection.find_labelled(config)
+        bare = inspection.bare_ids(labelled)
+        prediction = predict.prepare(config, overwrite=overwrite, kind=KIND, labelled=labelled.without(bare))
+        cohort = prediction.job.discovery
+        job = inspection.prepare(config, labelled.without(bare & cohort.case_ids), overwrite=overwrite)
+    except StorageError as error:
+        raise ConfigError(str(error)) from error
+    check_patients(patients_of([case.case_id for case in job.discovery.cases], config.patient_pattern), config.folds)
+    _check_gates(config, prediction)
+    if config.form == "in-place":
+        check_in_place(uri for case in job.discovery.cases for uri in case.files.values())
+        check_in_place(uri for case in cohort.cases for uri in case.images.values())
+        check_in_place(join(prediction.job.store.root, label_key(case.case_id)) for case in cohort.cases)
+    return PseudoLabelling(config, job, prediction)
+
+
+def carry_out_both(
+    work: PseudoLabelling, engines: tuple[Engine, Engine], reporter: Reporter, again: Again
+) -> PseudoLabelSummary:
+    """Inspect, predict, select and write; a run that is stopped is the last."""
+    inspected = carry_out(work.inspection, engines[0], reporter, again)
+    if inspected.stopped:
+        return PseudoLabelSummary(inspected)
+    predicted = carry_out(work.prediction.job, engines[1], reporter, again)
+    if predicted.stopped:
+        return PseudoLabelSummary(inspected, predicted)
+    return _export(work, inspected, predicted)
+
+
+def _check_gates(config: PseudoLabelConfig, prediction: predict.Prediction) -> None:
+    gated = [limit.sign for limit in limits_of(config.gates) if limit.sign in _DICE_GATES]
+    if gated and len(prediction.ensemble.members) < 2:
+        raise ConfigError(f"gates: {gated[0]} compares members with each other, and only one predicts")
+
+
+def _export(work: PseudoLabelling, inspected: RunSummary, predicted: RunSummary) -> PseudoLabelSummary:
+    config, store = work.config, work.prediction.job.store
+    stored = read_stored(store)
+    decisions = stored.decide(config.gates)
+    teachers = Teachers(predicted.run_id, {m.code: m.sha256 for m in work.prediction.ensemble.members})
+    rows = [*provenance_rows(stored, decisions, teachers), *_unseen(work)]
+    folds = _place(rows, config)
+    provenance = to_parquet(rows)
+    store.write(table_key("provenance"), provenance)
+    kept = Counter(row["source"] for row in rows if row["accepted"])
+    refused = Counter(row["reason"] for row in rows if row["source"] == PSEUDO and not row["accepted"])
+    about = {
+        "run_id": predicted.run_id,
+        "teachers": dict(teachers.members),
+        "gates": config.gates.model_dump(exclude_none=True),
+        "postprocess": config.postprocess.model_dump(),
+        "cases": dict(sorted(kept.items())),
+    }
+    dataset = Dataset(config.dataset, _entries(work, rows), folds, provenance, about)
+    target = RunStore(join(store.root, config.dataset))
+    changed = write_dataset(target, dataset, config.form)
+    update_run(store, {"pseudo_labels": {**about, "refused": dict(sorted(refused.items())), "form": config.form}})
+    return PseudoLabelSummary(inspected, predicted, target.root, kept, refused, changed)
+
+
+def _unseen(work: PseudoLabelling) -> Iterator[Row]:
+    """Rows of the cohort's cases that were not predicted; a case that is its own labelled one has a row already."""
+    own = {case.images["t1c"] for case in work.inspection.discovery.cases}
+    left_out = [case for case in work.prediction.left_out if case.images["t1c"] not in own]
+    yield from unseen_rows(left_out, Reason.LABELLED_ID, "a labelled case has this id")
+    beyond = work.prediction.job.discovery.cases[len(work.prediction.job.cases) :]
+    yield from unseen_rows(beyond, Reason.SKIPPED, "beyond --limit")
+
+
+def _place(rows: list[Row], config: PseudoLabelConfig) -> list[dict[str, list[str]]]:
+    """Give every row its patient and its fold; returns the folds."""
+    for row, patient in zip(rows, patients_of([row["case_id"] for row in rows], config.patient_pattern), strict=True):
+        row["patient"] = patient
+    kept = [row for row in rows if row["accepted"]]
+    groups = held_together([row["patient"] for row in kept], [row["scan_sha256"] for row in kept])
+    members = {
+        source: [
+            Member(row["case_id"], group, f"{row['site']}\0{row['cohort']}")
+            for row, group in zip(kept, groups, strict=True)
+            if row["source"] == source
+        ]
+        for source in (HUMAN, PSEUDO)
+    }
+    folds = make_folds(members[HUMAN], members[PSEUDO], config.folds)
+    place = {case_id: number for number, fold in enumerate(folds) for case_id in fold["val"]}
+    for row in kept:
+        row["val_fold"] = place.get(row["case_id"])
+    return folds
+
+
+def _entries(work: PseudoLabelling, rows: list[Row]) -> list[Entry]:
+    """The accepted cases, with the hashes that their files were checked by."""
+    store = work.prediction.job.store
+    ledgers = {
+        HUMAN: _by_id(work.inspection),
+        PSEUDO: _by_id(work.prediction.job),
+    }
+    entries = []
+    for row in sorted((row for row in rows if row["accepted"]), key=lambda row: row["case_id"]):
+        case, done = ledgers[row["source"]][row["case_id"]]
+        images = tuple(Source(case.images[modality], done.inputs[modality]["sha256"]) for modality in MODALITIES)
+        if row["source"] == HUMAN:
+            label = Source(case.reference or "", done.inputs["reference"]["sha256"])
+        else:
+            key = label_key(case.case_id)
+            label = Source(join(store.root, key), done.outputs[key].sha256)
+        entries.append(Entry(case.case_id, images, label))
+    return entries
+
+
+def _by_id(job: Job) -> dict[str, tuple[Case, Done]]:
+    ledger: Ledger = read_ledger(job.store, job.run_id)
+    return {
+        case.case_id: (case, ledger.commits[case.case_id])
+        for case in job.discovery.cases
+        if case.case_id in ledger.commits
+    }
