@@ -1,14 +1,14 @@
 """The job that makes a training set: labelled cases inspected, others predicted and gated, both written for nnU-Net."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from goat_ray.cases import Case
 from goat_ray.commits import label_key
 from goat_ray.config import PseudoLabelConfig
-from goat_ray.errors import ConfigError, StorageError
+from goat_ray.errors import ConfigError, GoatRayError, StorageError
 from goat_ray.filesystems import use_s3
 from goat_ray.labels import MODALITIES
 from goat_ray.ledger import Done, Ledger, read_ledger
@@ -147,7 +147,7 @@ def _export(work: PseudoLabelling, inspected: RunSummary, predicted: RunSummary)
     stored = read_stored(store)
     decisions = stored.decide(config.gates)
     teachers = Teachers(predicted.run_id, {m.code: m.sha256 for m in work.prediction.ensemble.members})
-    rows = [*provenance_rows(stored, decisions, teachers), *_unseen(work)]
+    rows = [*provenance_rows(stored, decisions, teachers), *_unseen(work, {*stored.predicted["case_id"]})]
     folds = _place(rows, config)
     provenance = to_parquet(rows)
     store.write(table_key("provenance"), provenance)
@@ -167,12 +167,12 @@ def _export(work: PseudoLabelling, inspected: RunSummary, predicted: RunSummary)
     return PseudoLabelSummary(inspected, predicted, target.root, kept, refused, changed)
 
 
-def _unseen(work: PseudoLabelling) -> Iterator[Row]:
+def _unseen(work: PseudoLabelling, seen: Collection[str]) -> Iterator[Row]:
     """Rows of the cohort's cases that were not predicted; a case that is its own labelled one has a row already."""
     own = {case.images["t1c"] for case in work.inspection.discovery.cases}
     left_out = [case for case in work.prediction.left_out if case.images["t1c"] not in own]
     yield from unseen_rows(left_out, Reason.LABELLED_ID, "a labelled case has this id")
-    beyond = work.prediction.job.discovery.cases[len(work.prediction.job.cases) :]
+    beyond = [case for case in work.prediction.job.discovery.cases if case.case_id not in seen]
     yield from unseen_rows(beyond, Reason.SKIPPED, "beyond --limit")
 
 
@@ -190,7 +190,10 @@ def _place(rows: list[Row], config: PseudoLabelConfig) -> list[dict[str, list[st
         ]
         for source in (HUMAN, PSEUDO)
     }
-    folds = make_folds(members[HUMAN], members[PSEUDO], config.folds)
+    try:
+        folds = make_folds(members[HUMAN], members[PSEUDO], config.folds)
+    except ConfigError as error:
+        raise GoatRayError(f"of the labelled cases that could be used, {error}") from error
     place = {case_id: number for number, fold in enumerate(folds) for case_id in fold["val"]}
     for row in kept:
         row["val_fold"] = place.get(row["case_id"])

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from goat_ray.config import GatesConfig, PseudoLabelConfig
-from goat_ray.errors import ConfigError
+from goat_ray.errors import ConfigError, GoatRayError
 from goat_ray.labels import MODALITIES
 from goat_ray.pipeline.job import Again
 from goat_ray.pipeline.pseudolabel import pseudo_label_cohort
@@ -354,6 +354,26 @@ def test_an_nnunet_dataset_tells_its_own_channels_and_must_have_our_labels(
 def test_settings_that_mean_nothing_are_refused(sources: Sources, key: str, value: object) -> None:
     with pytest.raises(ValueError, match=key):
         sources.config(**{key: value})
+
+
+def test_a_limit_skips_what_was_not_done_before(made: Path, sources: Sources, tmp_path: Path) -> None:
+    out = shutil.copytree(made, tmp_path / "out")
+    assert pseudo_label_inline(sources.config(out=str(out), limit=1)).kept["pseudo"] == 4
+    first = pseudo_label_inline(sources.config(out=str(tmp_path / "new"), limit=2))
+    assert first.kept["pseudo"] + first.refused["skipped"] + first.refused["labelled_scan"] == 7
+    assert len(provenance(tmp_path / "new")) == len(provenance(out))
+
+
+def test_too_few_usable_labelled_patients_break_the_run_and_keep_what_was_done(
+    sources: Sources, tmp_path: Path
+) -> None:
+    labelled = shutil.copytree(sources.root / "labelled", tmp_path / "labelled")
+    for case_id in EXPERTS[2:]:
+        (labelled / case_id / f"{case_id}-seg.nii.gz").write_bytes(b"torn")
+    with pytest.raises(GoatRayError, match=r"could be used, 1 labelled patient\(s\) cannot make 2 folds") as caught:
+        pseudo_label_inline(sources.config(labelled=str(labelled), out=str(tmp_path / "out"), limit=1))
+    assert not isinstance(caught.value, ConfigError)
+    assert list((tmp_path / "out" / "commits").rglob("*.json"))
 
 
 def test_a_reference_with_other_labels_fails_its_case(sources: Sources, tmp_path: Path) -> None:
