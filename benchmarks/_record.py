@@ -31,7 +31,7 @@ def record(name: str, payload: Mapping[str, Any], packages: Sequence[str] = ("nu
     path = RESULTS / f"{name}.json"
     content = {
         "benchmark": name,
-        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *_arguments()]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": _machine(),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in sorted(packages)}},
@@ -41,6 +41,11 @@ def record(name: str, payload: Mapping[str, Any], packages: Sequence[str] = ("nu
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(f"wrote {path.relative_to(RESULTS.parent.parent)}")
     return path
+
+
+def _arguments() -> list[str]:
+    """The command's arguments; a folder to leave things in changes no result and is this machine's own."""
+    return [argument for argument in sys.argv[1:] if not Path(argument).is_dir()]
 
 
 def _machine() -> dict[str, Any]:

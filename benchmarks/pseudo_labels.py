@@ -59,16 +59,13 @@ def main() -> None:
             members=TEACHERS,
             out=str(root / "out"),
         )
-        started = time.monotonic()
         summary = pseudo_label_cohort(config, LogReporter())
-        elapsed_s = time.monotonic() - started
         record(
             "pseudo_labels",
             {
                 "cohort": f"{N_UNLABELLED} unlabelled phantoms (a third spoilt), {N_LABELLED} labelled, {SHAPE}",
                 "teachers": TEACHERS,
                 "kept": dict(summary.kept),
-                "elapsed_s": round(elapsed_s, 1),
                 "gates": {name: quality(root / "out", GatesConfig(**gates)) for name, gates in SETTINGS.items()},
                 "nnunet": nnunet(root),
             },

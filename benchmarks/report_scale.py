@@ -34,6 +34,9 @@ def make_tables(rng: np.random.Generator) -> dict[str, pd.DataFrame]:
     cases["evaluation"] = np.where(failed, None, "ok")
     for axis in "xyz":
         cases[f"spacing_{axis}_mm"] = 1.0
+        cases[f"size_{axis}_vox"] = rng.choice([240, 155], CASES, p=[0.95, 0.05])
+    cases["members"] = [["ResNetL", "ResNetM"]] * CASES
+    cases["mean_entropy"], cases["mean_margin"] = rng.beta(2, 8, CASES), rng.beta(8, 2, CASES)
     done = ids[~failed].reset_index(drop=True)
     regions = pd.concat([scores(done.assign(region=region), rng) for region in REGIONS], ignore_index=True)
     owner = rng.integers(0, len(done), LESIONS)
@@ -44,6 +47,7 @@ def make_tables(rng: np.random.Generator) -> dict[str, pd.DataFrame]:
     )
     lesions["volume_mm3"] = rng.lognormal(5, 2, LESIONS)
     lesions["detected"] = rng.random(LESIONS) < 0.8
+    lesions["shell_match_only"] = lesions["detected"] & (rng.random(LESIONS) < 0.02)
     failures = ids[failed].assign(stage="read", category="unreadable_file", message="it ends too early", hint="copy it")
     timings = done.assign(step="predict", seconds=rng.gamma(3, 2, len(done)))
     return {"cases": cases, "regions": regions, "lesions": lesions, "failures": failures, "timings": timings}
@@ -62,7 +66,8 @@ def write_table(frame: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
 
 def scores(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     n = len(rows)
-    volume = rng.lognormal(9, 1, n)
+    volume = rng.lognormal(9, 1, n) * (rng.random(n) > 0.02)
+    predicted = volume * rng.lognormal(0, 0.2, n) * (rng.random(n) > 0.01)
     return rows.assign(
         spec="brats2023-gli",
         official=rows["region"].isin(["WT", "TC", "ET"]),
@@ -71,9 +76,12 @@ def scores(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         tp=rng.poisson(2, n),
         fn=rng.poisson(0.3, n),
         **{name: rng.beta(8, 2, n) for name in ("lw_dice", "lw_nsd_1_0", "dice", "mean_probability")},
-        **{name: rng.gamma(2, 5, n) for name in ("lw_hd95_mm", "lw_hd95_found_mm")},
+        **{name: rng.beta(8, 2, n) for name in ("member_dice_mean", "member_dice_min", "member_volume_cv")},
+        **{name: rng.gamma(2, 5, n) for name in ("lw_hd95_mm", "lw_hd95_found_mm", "hd95_mm")},
         gt_volume_mm3=volume,
-        pred_volume_mm3=volume * rng.lognormal(0, 0.2, n),
+        gt_empty=volume == 0,
+        pred_volume_mm3=predicted,
+        pred_empty=predicted == 0,
         raw_volume_mm3=volume * rng.lognormal(0, 0.2, n),
     )
 

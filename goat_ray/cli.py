@@ -207,7 +207,7 @@ def status(
 @app.command()
 def report(
     runs: Annotated[list[str], typer.Argument(help="Run folders or s3:// prefixes; several over different cases.")],
-    out: Annotated[str, typer.Option(help="The HTML file; its numbers go beside it as CSV and parquet.")],
+    out: Annotated[str, typer.Option(help="The HTML file; numbers, failures and flags go beside it as tables.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help=S3_HELP)] = None,
 ) -> None:
     """Write one self-contained HTML file: how well, where, where it fails, whether to believe it."""

@@ -38,11 +38,21 @@ PAUSE_S = float(os.environ.get("CHAOS_PAUSE_S", "0.2"))
 STABLE_TABLES = ("cases", "regions", "lesions", "components", "failures")
 
 
-class StubPredict(Predict):
-    """A worker without members: a threshold makes the labels, and the poisonous case ends the process."""
+class ThresholdPredict(Predict):
+    """A worker without members: a threshold makes the labels."""
 
     def __init__(self, settings: PredictSettings) -> None:
         self._settings = settings
+
+    def _work(self, _case: Case, row: Row, context: dict[str, Any]) -> Row:
+        context["confidence"] = {"entropy": 0.5, "margin": 0.5, **dict.fromkeys(REGIONS, 0.9)}
+        context["agreement"] = {}
+        context["members"] = ["Stub"]
+        return {"labels": np.digitize(row["image_0"][0], (1.0, 1.5, 2.0)).astype(np.uint8)}
+
+
+class StubPredict(ThresholdPredict):
+    """The same, which takes its time and tells of each case; the poisonous one ends the process."""
 
     def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
         log(self._settings.surroundings.root, "predict", case.case_id)
@@ -50,10 +60,7 @@ class StubPredict(Predict):
             log(self._settings.surroundings.root, "kill", case.case_id)
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(PAUSE_S)
-        context["confidence"] = {"entropy": 0.5, "margin": 0.5, **dict.fromkeys(REGIONS, 0.9)}
-        context["agreement"] = {}
-        context["members"] = ["Stub"]
-        return {"labels": np.digitize(row["image_0"][0], (1.0, 1.5, 2.0)).astype(np.uint8)}
+        return super()._work(case, row, context)
 
 
 def journal(root: str) -> Path:

@@ -157,7 +157,7 @@ def test_probabilities_are_saved_when_asked_for(
 ) -> None:
     asked = []
     monkeypatch.setattr(cli, "_predict", lambda config, **_: asked.append(config.save_probabilities))
-    monkeypatch.setattr(cli, "_exit", lambda _: None)
+    monkeypatch.setattr(cli, "exit_with", lambda _: None)
     done = CliRunner().invoke(cli.app, ["predict", "scans", "--ensemble", "e.yaml", "--out", "run", *flags])
     assert (done.exit_code, asked) == (0, [wanted])
 

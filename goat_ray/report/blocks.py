@@ -1,6 +1,6 @@
 """What a page is made of: sections of text, tables and figures; and every number of its tables as tidy rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -24,6 +24,7 @@ class Table:
         rows: cells by column.
         digits: decimals of numbers.
         keys: how many columns are names rather than numbers.
+        digits_of: decimals of single columns that need others.
     """
 
     title: str
@@ -32,6 +33,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     digits: int = 3
     keys: int = 1
+    digits_of: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,18 @@ import pandas as pd
 
 from goat_ray.config import differing_keys
 from goat_ray.errors import ConfigError
+from goat_ray.patients import patients_of
 from goat_ray.report import figures
 from goat_ray.report.blocks import Cell, Figure, Section, Table
 from goat_ray.report.data import Cohort, RunData, load_run
+from goat_ray.report.drawing import Look, looks
+from goat_ray.report.measured import DISTANCES, Measured, measured
 from goat_ray.report.page import check_name, write_page
 from goat_ray.report.paired import Comparison, compare, holm
-from goat_ray.report.patients import patients_of
-from goat_ray.report.sections.failures import picture
-from goat_ray.report.sections.performance import Measured, measured
+from goat_ray.report.sections.failures import PICTURE_KEY, picture
+from goat_ray.report.sections.reproduction import words
 from goat_ray.report.statistics import BySite
 
-_LOWER_IS_BETTER = ("lw_hd95_mm", "lw_hd95_found_mm")
 _EXTREMES = 5
 
 
@@ -45,7 +46,9 @@ def write_comparison(run_a: str, run_b: str, out: str) -> list[str]:
     pairs = list(_pairs(a, b))
     if not pairs:
         raise ConfigError(f"{run_a} and {run_b} have no case in common that both have scored by the same spec")
-    sections = [_what(a, b, pairs), _differences(pairs), _extremes(a, b, pairs), _settings(a, b)]
+    both = Cohort((a, b), a.tables)
+    sections = [_what(a, b, pairs), _differences(pairs, looks(both.sites_by_size)), _extremes(a, b, pairs)]
+    sections += [_settings(a, b), words(both)]
     return write_page(f"{b.place} compared with {a.place}", sections, out)
 
 
@@ -67,13 +70,14 @@ def _what(a: RunData, b: RunData, pairs: list[Pair]) -> Section:
     common = max(len(pair.rows) for pair in pairs)
     text = (
         f"{common} cases are scored in both runs; only they are compared. A difference is B minus A: above zero, B "
-        "scores more. For distances less is better, and wins count accordingly.",
+        "scores more. For distances (HD95) less is better, and wins count accordingly.",
     )
-    table = Table("Runs", "", ("", "run", "kind", "id", "cases"), rows, keys=4, digits=0)
+    caption = "Equal ids mean equal settings and weights. Cases: all that the run expected."
+    table = Table("Runs", caption, ("name here", "run", "kind", "id", "cases"), rows, keys=4, digits=0)
     return Section("runs", "What is compared", text, (table,))
 
 
-def _differences(pairs: list[Pair]) -> Section:
+def _differences(pairs: list[Pair], palette: dict[str, Look]) -> Section:
     found = [(pair, column, result) for pair in pairs for column, result in _results(pair)]
     adjusted = holm([result.pooled.p_value for _, _, result in found])
     overall: list[list[Cell]] = [
@@ -87,20 +91,27 @@ def _differences(pairs: list[Pair]) -> Section:
     ]
     heads = ("cases", "mean difference", "typical shift", "B wins", "ties", "A wins", "p")
     caption = (
-        "Mean difference with a 95 % bootstrap interval over patients; typical shift: Hodges–Lehmann; p: Wilcoxon "
-        "signed-rank with Pratt's zeros, and adjusted by Holm over all regions and scores."
+        "Mean difference: with its 95 % interval in brackets, bootstrapped over patients within sites; below 10 "
+        "patients there is none, only n, below 50 it is grey. Typical shift: median of all pairwise means of "
+        "differences (Hodges–Lehmann), which few extreme cases do not move. Wins and ties count cases. p: chance of "
+        "so clear a difference if both were equally good (Wilcoxon's signed-rank test, Pratt's zeros), from 10 "
+        "patients on; p (Holm) allows for the number of regions and scores tested."
     )
+    by_site_caption = "As above, within each site; p does not allow for the number of tests."
+    digits_of = dict.fromkeys(("p", "p (Holm)"), 4)
     blocks = [
-        Table("Differences", caption, ("region", "score", *heads, "p (Holm)"), overall, keys=2, digits=4),
-        Table("Differences by site", "p is not adjusted.", ("region", "score", "site", *heads), by_site, 4, keys=3),
+        Table("Differences", caption, ("region", "score", *heads, "p (Holm)"), overall, 3, 2, digits_of),
+        Table("Differences by site", by_site_caption, ("region", "score", "site", *heads), by_site, 3, 3, digits_of),
     ]
-    return Section("differences", "Which is better, and where", (), [*blocks, *map(_figure, pairs)])
+    return Section(
+        "differences", "Which is better, and where", (), [*blocks, *(_figure(pair, palette) for pair in pairs)]
+    )
 
 
 def _results(pair: Pair) -> Iterator[tuple[str, BySite[Comparison]]]:
     columns = [name for name in pair.measured.metrics if pair.difference(name).notna().any()]
     a, b = (pair.rows[[f"{name}_{run}" for name in columns]].to_numpy(float) for run in "ab")
-    lower = [name in _LOWER_IS_BETTER for name in columns]
+    lower = [name in DISTANCES for name in columns]
     who = patients_of(pair.rows["case_id"]), pair.rows["site_a"].tolist()
     found = compare(b, a, *who, lower_is_better=lower)
     for place, name in enumerate(columns):
@@ -115,16 +126,17 @@ def _cells(one: Comparison) -> list[Cell]:
     return [one.n_cases, one.difference, one.shift, one.wins, one.ties, one.losses, one.p_value]
 
 
-def _figure(pair: Pair) -> Figure:
-    main, label = pair.measured.main, pair.measured.metrics[pair.measured.main]
+def _figure(pair: Pair, palette: dict[str, Look]) -> Figure:
+    main, label = pair.measured.main, pair.measured.label
     rows = pair.rows.assign(difference=pair.difference(main)).dropna(subset=["difference"])
     groups = {
         str(site): (here[f"{main}_a"].to_numpy(float), here["difference"].to_numpy(float))
         for site, here in rows.groupby("site_a")
     }
-    caption = "Each point is a case: above the line B scores more, below it A."
+    caption = "Each point is a case: above the line B scores more, below it A; far left A scored little."
     labels = (f"{label} in A", "B minus A")
-    return figures.scatter(f"Case by case: {pair.measured.name}", caption, groups, labels, lines={"no difference": 0.0})
+    lines = {"equal": 0.0}
+    return figures.scatter(f"Case by case: {pair.measured.name}", caption, groups, palette, labels, lines=lines)
 
 
 def _extremes(a: RunData, b: RunData, pairs: list[Pair]) -> Section:
@@ -143,7 +155,10 @@ def _extremes(a: RunData, b: RunData, pairs: list[Pair]) -> Section:
         if rows:
             heads = ("case", "site", "A", "B", "B minus A")
             title = f"Largest losses and gains: {pair.measured.name}"
-            blocks.append(Table(title, pair.measured.metrics[main], heads, rows, keys=2))
+            caption = (
+                f"Score: {pair.measured.label}, in both runs; the largest losses of B first, then its largest gains."
+            )
+            blocks.append(Table(title, caption, heads, rows, keys=2))
             shown |= {str(row[0]): f"{pair.measured.name}: {row[4]:+.3f}" for row in rows if row[0] not in shown}
     pictures = [
         figure
@@ -151,7 +166,7 @@ def _extremes(a: RunData, b: RunData, pairs: list[Pair]) -> Section:
         for run, name in ((a, "A"), (b, "B"))
         if (figure := picture(run, case_id, f"{name}. {why}"))
     ]
-    text = () if blocks else ("No case differs.",)
+    text = (PICTURE_KEY,) if pictures else () if blocks else ("No case differs.",)
     return Section("extremes", "Where they differ most", text, [*blocks, *pictures[: 4 * _EXTREMES]])
 
 
@@ -159,7 +174,8 @@ def _settings(a: RunData, b: RunData) -> Section:
     ours, theirs = a.record["fingerprint"], b.record["fingerprint"]
     rows: list[list[Cell]] = [[key, str(_at(ours, key)), str(_at(theirs, key))] for key in differing_keys(ours, theirs)]
     text = () if rows else ("Both runs were made with the same settings and weights.",)
-    blocks = [Table("Settings that differ", "", ("setting", "A", "B"), rows, keys=3)] if rows else []
+    caption = "Settings and checksums that change results; – where a run does not have one."
+    blocks = [Table("Settings that differ", caption, ("setting", "A", "B"), rows, keys=3)] if rows else []
     return Section("settings", "What differs between the runs", text, blocks)
 
 

@@ -1,6 +1,6 @@
 """What a report is made of: the tables, the record and the thumbnails of one run, or of several put together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,6 +14,8 @@ from goat_ray.tables import SCHEMAS, read_table
 
 Frame: TypeAlias = pd.DataFrame
 NO_SITE = "no site"
+REGION_ORDER = ("WT", "TC", "ET", "NETC", "SNFH", "RC", "CC", "ED")
+"""From the whole to its parts, as readers look for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,12 @@ class Cohort:
         return sorted(self.tables["cases"]["site"].unique())
 
     @property
+    def sites_by_size(self) -> list[str]:
+        """Names of the sites, those with most expected cases first."""
+        counts = self.tables["cases"]["site"].value_counts()
+        return sorted(self.sites, key=lambda site: -int(counts[site]))
+
+    @property
     def scored(self) -> Frame:
         """Rows of `regions` that have a score by their spec."""
         regions = self.tables["regions"]
@@ -69,6 +77,16 @@ class Cohort:
     def run_of(self, name: str) -> RunData:
         """The run with this folder."""
         return next(run for run in self.runs if run.store.root == name)
+
+
+def region_place(region: str) -> tuple[int, str]:
+    """What regions are sorted by: `REGION_ORDER`, then the others by name."""
+    return (REGION_ORDER.index(region) if region in REGION_ORDER else len(REGION_ORDER)), region
+
+
+def in_order(regions: Iterable[str]) -> list[str]:
+    """The distinct regions, as readers look for them."""
+    return sorted(set(regions), key=region_place)
 
 
 def load_run(root: str) -> RunData:

@@ -1,50 +1,53 @@
 """From a cohort to one self-contained HTML file and its machine-readable twin."""
 
 import io
-import math
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+import pandas as pd
 
-from goat_ray import __version__
 from goat_ray.errors import ConfigError
-from goat_ray.report.blocks import Cell, Section, Table, numbers
+from goat_ray.report.blocks import Section, numbers
 from goat_ray.report.data import Cohort, load_cohort
+from goat_ray.report.flags import find_flags
+from goat_ray.report.reasons import all_failures
+from goat_ray.report.rendering import render
+from goat_ray.report.sections import between, checks, failures, lesions, method, performance, pseudolabels, reproduction
 from goat_ray.report.sections import cohort as cohort_sections
-from goat_ray.report.sections import failures, lesions, method, performance, reproduction
-from goat_ray.report.statistics import Estimate
 from goat_ray.storage import RunStore, absolute
 
-_SECTIONS: Sequence[Callable[[Cohort], Section]] = (
+SECTIONS: Sequence[Callable[[Cohort], Section | None]] = (
     cohort_sections.provenance,
     cohort_sections.sites,
+    pseudolabels.pseudo_labels,
     performance.performance,
-    performance.pooling,
+    between.pooling,
+    between.equal_size,
     lesions.detection,
     lesions.volumes,
     method.postprocessing,
     method.trust,
+    checks.checks,
     failures.worst,
     failures.failures,
     method.runtimes,
     reproduction.reproduction,
+    reproduction.words,
 )
+"""What a report consists of: what was evaluated, how well and where, whether to believe it, how to repeat it."""
 
-_SHORT = 44  # letters of a text that is kept on one line
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_report(runs: Sequence[str], out: str) -> list[str]:
-    """Write the report of one or several runs, and every number of it as CSV and parquet beside it.
+    """Write the report of one or several runs; beside it every number of it, all failures and all flags.
 
     Args:
         runs: run folders; runs over different cases are put together.
         out: the HTML file, local or on S3.
 
     Returns:
-        The files written.
+        The files written: `.numbers.csv`, `.numbers.parquet`, `.failures.csv` (see `reasons`), `.flags.csv` (see
+        `flags`) and, last, the page.
 
     Raises:
         ConfigError: a run without tables, a case in two runs, or a name that is no `.html`.
@@ -52,9 +55,10 @@ def write_report(runs: Sequence[str], out: str) -> list[str]:
     """
     check_name(out)
     cohort = load_cohort(runs)
-    sections = [make(cohort) for make in _SECTIONS]
-    title = "Report on " + ", ".join(run.name for run in cohort.runs)
-    return write_page(title, sections, out)
+    sections = [section for make in SECTIONS if (section := make(cohort))]
+    title = "Report on " + ", ".join(run.place for run in cohort.runs)
+    lists = {"failures": all_failures(cohort), "flags": find_flags(cohort).marks}
+    return write_page(title, sections, out, lists)
 
 
 def check_name(out: str) -> None:
@@ -63,16 +67,19 @@ def check_name(out: str) -> None:
         raise ConfigError(f"--out {out}: a file that ends in .html was expected")
 
 
-def write_page(title: str, sections: Sequence[Section], out: str) -> list[str]:
-    """Write a page of sections, and its numbers beside it; returns the files written."""
+def write_page(
+    title: str, sections: Sequence[Section], out: str, lists: Mapping[str, pd.DataFrame] | None = None
+) -> list[str]:
+    """Write a page of sections, and its numbers and any lists beside it; returns the files written, the page last."""
     folder, _, name = absolute(out).rpartition("/")
     store, stem = RunStore(folder), name.removesuffix(".html")
     table = numbers(sections)
     parquet = io.BytesIO()
     table.to_parquet(parquet, index=False)
     files = {
-        f"{stem}.numbers.csv": table.to_csv(index=False).encode(),
+        f"{stem}.numbers.csv": csv_of(table),
         f"{stem}.numbers.parquet": parquet.getvalue(),
+        **{f"{stem}.{what}.csv": csv_of(rows) for what, rows in (lists or {}).items()},
         name: render(title, sections).encode(),
     }
     for key, data in files.items():
@@ -80,40 +87,16 @@ def write_page(title: str, sections: Sequence[Section], out: str) -> list[str]:
     return [f"{folder}/{key}" for key in files]
 
 
-def render(title: str, sections: Sequence[Section]) -> str:
-    """The page as HTML; every text is escaped, figures come from `figures`."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["cell"] = _cell
-    environment.tests["table"] = lambda block: isinstance(block, Table)
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return environment.get_template("report.html").render(
-        title=title, sections=sections, made=made, version=__version__
-    )
+def csv_of(table: pd.DataFrame) -> bytes:
+    """A table as CSV in which no text is a formula to a spreadsheet.
+
+    Text that begins like one gets a `'` before it (owasp.org/www-community/attacks/CSV_Injection).
+    """
+    texts = table.select_dtypes(exclude="number").columns
+    safe = table.assign(**{name: table[name].map(_no_formula) for name in texts})
+    text: str = safe.to_csv(index=False, lineterminator="\n")
+    return text.encode()
 
 
-def _cell(cell: Cell, digits: int) -> dict[str, Any]:
-    """What the template needs of a cell: text, style, the number to sort by, and a note on what it rests on."""
-    if isinstance(cell, Estimate):
-        style = "number few" if cell.is_uncertain else "number"
-        return {"text": _estimate(cell, digits), "sort": cell.value, "style": style, "note": f"{cell.n} patients"}
-    if isinstance(cell, str):
-        return {"text": cell, "sort": None, "style": "name" if len(cell) <= _SHORT else "text", "note": ""}
-    if cell is None or math.isnan(cell):
-        return {"text": "–", "sort": None, "style": "number", "note": ""}
-    text = f"{cell:,}" if isinstance(cell, int) else f"{cell:,.{digits}f}"
-    return {"text": text, "sort": cell, "style": "number", "note": ""}
-
-
-def _estimate(estimate: Estimate, digits: int) -> str:
-    if estimate.value is None:
-        return "–"
-    text = f"{estimate.value:.{digits}f}"
-    if estimate.low is None or estimate.high is None:
-        return f"{text} (n = {estimate.n})"
-    return f"{text} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
+def _no_formula(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -7,6 +7,7 @@ give equal numbers, and a site's numbers do not depend on which other sites ther
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -29,6 +30,7 @@ Estimator = Callable[[Floats, Floats], T]
 _ALPHA = 0.05
 _NO_SPREAD = 1e-12  # relative; rounding of equal values stays below
 _AT_ONCE = 4_000_000  # picks held in memory at a time
+_KEPT = 64  # draws of as many strata are kept for the next measure: to draw is what takes the time
 _LONE = "\0"  # no site has this name
 
 
@@ -71,6 +73,7 @@ class Spread:
     q1: float | None
     q3: float | None
     p5: float | None
+    p95: float | None
 
 
 def means(values: ArrayLike, patients: Names, sites: Names) -> BySite[tuple[Estimate, ...]]:
@@ -112,13 +115,13 @@ def shares_below(
 
 
 def spread(values: ArrayLike) -> Spread:
-    """Median, quartiles and 5th percentile of what is not NaN."""
+    """Median, quartiles, 5th and 95th percentile of what is not NaN."""
     known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]
     if not known.size:
-        return Spread(0, None, None, None, None)
-    p5, q1, median, q3 = (float(value) for value in np.quantile(known, [0.05, 0.25, 0.5, 0.75]))
-    return Spread(known.size, median, q1, q3, p5)
+        return Spread(0, None, None, None, None, None)
+    p5, q1, median, q3, p95 = (float(value) for value in np.quantile(known, [0.05, 0.25, 0.5, 0.75, 0.95]))
+    return Spread(known.size, median, q1, q3, p5, p95)
 
 
 def wilson(hits: int, n: int) -> Estimate:
@@ -265,14 +268,22 @@ def _resampled(rows: Floats, name: str) -> Floats:
     n = len(rows)
     if n == 1:
         return np.repeat(rows, RESAMPLES, axis=0)
+    step, weights = max(1, _AT_ONCE // n), _weights(name, n, RESAMPLES)
+    drawn = [weights[start : start + step].astype(np.float64) @ rows for start in range(0, RESAMPLES, step)]
+    return np.concatenate(drawn) * (n / (n - 1))
+
+
+@lru_cache(maxsize=_KEPT)
+def _weights(name: str, n: int, resamples: int) -> NDArray[np.uint8]:
+    """How often each of n patients of a stratum is drawn, resamples × patients; a byte holds any count that occurs."""
     rng = np.random.default_rng([SEED, *name.encode()])
     step = max(1, _AT_ONCE // n)
-    batches = [min(step, RESAMPLES - start) for start in range(0, RESAMPLES, step)]
-    return np.concatenate([_picked(rng, n, size) @ rows for size in batches]) * (n / (n - 1))
+    batches = [min(step, resamples - start) for start in range(0, resamples, step)]
+    return np.concatenate([_picked(rng, n, size) for size in batches])
 
 
-def _picked(rng: np.random.Generator, n: int, size: int) -> Floats:
+def _picked(rng: np.random.Generator, n: int, size: int) -> NDArray[np.uint8]:
     """How often each of n patients is among n - 1 picks, resamples × patients."""
     picks = rng.integers(n, size=(size, n - 1))
     picks += np.arange(size)[:, None] * n
-    return np.bincount(picks.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+    return np.bincount(picks.ravel(), minlength=size * n).reshape(size, n).astype(np.uint8)

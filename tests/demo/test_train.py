@@ -12,7 +12,7 @@ from goat_ray.members.ensemble import load_ensemble, load_network
 
 @pytest.fixture(autouse=True)
 def small_and_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(train, "_PATCH", (32, 32, 32))
+    monkeypatch.setattr(train, "_PATCH", (32, 16, 16))  # the least that every network takes
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

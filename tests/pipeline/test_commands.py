@@ -1,4 +1,4 @@
-"""Whole commands in this process, on the session's Ray: what they print, and their exit codes."""
+"""Whole commands in this process: what they print, and their exit codes."""
 
 import re
 from pathlib import Path
@@ -8,16 +8,21 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from goat_ray import cli
+from goat_ray.config import RunConfig
+from goat_ray.pipeline import predict
+from goat_ray.pipeline.job import Again, RunSummary
+from goat_ray.pipeline.progress import Reporter
 from tests.cohorts import phantom, write_case
-
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+from tests.inline import predict_inline
 
 
 def goat_ray(*arguments: object) -> Result:
     return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
-def test_evaluate_shows_means_and_who_is_in_them_and_exits_3_when_a_case_could_not_be_scored(tmp_path: Path) -> None:
+def test_evaluate_shows_means_and_who_is_in_them_and_exits_3_when_a_case_could_not_be_scored(
+    ray_cluster: None, tmp_path: Path
+) -> None:
     head = phantom(1)
     for folder, names in (("labels", ("one", "two")), ("references", ("one", "two", "three"))):
         (tmp_path / folder).mkdir()
@@ -34,7 +39,11 @@ def test_evaluate_shows_means_and_who_is_in_them_and_exits_3_when_a_case_could_n
     assert (tmp_path / "run" / "exports" / "all_scores.csv").is_file()
 
 
-def test_a_clean_run_exits_0(ensemble: Path, tmp_path: Path) -> None:
+def test_a_clean_run_exits_0(ensemble: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_ray(config: RunConfig, reporter: Reporter, *, overwrite: bool, again: Again) -> RunSummary:
+        return predict_inline(config, again, overwrite=overwrite)
+
+    monkeypatch.setattr(predict, "predict_cohort", without_ray)
     write_case(tmp_path / "cohort", "case-1")
     done = goat_ray("predict", tmp_path / "cohort", "--ensemble", ensemble, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output

@@ -20,8 +20,6 @@ from goat_ray.pipeline.predict import stages_of
 from tests.cohorts import phantom, write_case
 from tests.inline import evaluate_inline, predict_inline
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
-
 SHAPE = (24, 22, 20)
 STABLE_TABLES = ("cases", "regions", "lesions", "failures")
 CASES = ("BraTS-GLI-00001-000", "BraTS-MEN-00002-000", "BraTS-MET-00003-000")
@@ -62,8 +60,8 @@ def config(pairs: Path, tmp_path: Path) -> EvaluateConfig:
 
 
 @pytest.fixture(scope="module")
-def plain(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
-    """An undisturbed run over the three pairs."""
+def plain(ray_cluster: None, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
+    """An undisturbed run over the three pairs with two workers."""
     return evaluate_cohort(config_of(pairs, tmp_path_factory.mktemp("plain") / "run"))
 
 
@@ -103,9 +101,9 @@ def test_the_run_says_by_what_it_was_scored(plain: RunSummary) -> None:
 def test_one_worker_or_many_in_one_go_or_resumed_the_tables_are_the_same(
     plain: RunSummary, config: EvaluateConfig
 ) -> None:
-    part = evaluate_cohort(config.model_copy(update={"limit": 1, "workers": 1}))
+    part = evaluate_inline(config.model_copy(update={"limit": 1}))
     assert (part.ok, part.skipped) == (1, 2)
-    whole = evaluate_cohort(config)
+    whole = evaluate_cohort(config.model_copy(update={"workers": 1}))
     assert (whole.ok, whole.already_done) == (3, 1)
     assert tables_of(whole) == tables_of(plain)
     again = evaluate_cohort(config)
@@ -221,7 +219,10 @@ def test_the_ped_spec_warns_of_its_label_convention_where_it_is_used(pairs: Path
 
 
 def test_the_2026_spec_writes_its_own_columns_and_exports(config: EvaluateConfig) -> None:
-    summary = evaluate_cohort(config.model_copy(update={"spec": "brats2026-goat", "exports": True}))
+    config = config.model_copy(update={"spec": "brats2026-goat", "exports": True})
+    evaluate_inline(config)
+    summary = evaluate_cohort(config)  # nothing is left to do but the exports
+    assert summary.already_done == 3
     (row,) = (row for row in rows(summary, "regions") if (row["case_id"], row["region"]) == (CASES[0], "ET"))
     assert (row["sq_dice"], row["match_f1"], row["lw_dice"]) == (1.0, 1.0, None)
     document = json.loads((Path(summary.out) / "exports" / "brats2026.json").read_text())

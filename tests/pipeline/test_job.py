@@ -15,8 +15,8 @@ from goat_ray.config import RunConfig
 from goat_ray.errors import CaseError, Category
 from goat_ray.pipeline.job import Again, RunSummary
 from goat_ray.pipeline.rows import Row
-from goat_ray.pipeline.stages import Predict
 from goat_ray.storage import RunStore
+from tests.chaos import ThresholdPredict
 from tests.cohorts import write_case
 from tests.inline import predict_inline
 from tests.pipeline.test_predict import STABLE_TABLES, outputs
@@ -171,7 +171,7 @@ def test_a_case_that_lost_its_workers_under_dead_drivers_is_given_up_with_their_
     assert predict_inline(config, Again(retry=(Category.TIMED_OUT,))).ok == 2
 
 
-class AlwaysWrong(Predict):
+class AlwaysWrong(ThresholdPredict):
     """A worker with the wrong weights."""
 
     def _work(self, *_: object) -> Row:
@@ -191,7 +191,7 @@ def test_a_run_in_which_all_fails_is_stopped_and_says_why(config: RunConfig, cas
     allowed = config.model_copy(update={"max_failure_rate": 1.0})
     on = predict_inline(allowed, worker=AlwaysWrong)
     assert (on.failed, on.skipped, on.stopped) == (25, 0, "")
-    repaired = predict_inline(config, Again(retry=(Category.NON_FINITE_OUTPUT,)))
+    repaired = predict_inline(config, Again(retry=(Category.NON_FINITE_OUTPUT,)), worker=ThresholdPredict)
     assert (repaired.ok, repaired.failed) == (25, 0)
 
 

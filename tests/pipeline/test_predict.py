@@ -2,25 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from ray.data import Dataset
 
 from goat_ray.cases import discover
 from goat_ray.config import PostprocessConfig, RunConfig
 from goat_ray.errors import Category, ConfigError, EnsembleError, GoatRayError
-from goat_ray.pipeline.cluster import Placement, plan_placement
+from goat_ray.pipeline import predict
 from goat_ray.pipeline.dataset import build_prediction
-from goat_ray.pipeline.gate import Gate
 from goat_ray.pipeline.job import Again, RunSummary
-from goat_ray.pipeline.passes import Care
-from goat_ray.pipeline.predict import predict_cohort, prepare, stages_of
 from tests.cohorts import SHAPE, phantom, write_case, write_tiny_ensemble
 from tests.inline import predict_inline
-
-pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 STABLE_TABLES = ("cases", "regions", "lesions", "components", "failures")
 
@@ -37,9 +34,28 @@ def outputs(out: str) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def plain_run(cohort: Path, ensemble: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
+def plain(
+    ray_cluster: None, cohort: Path, ensemble: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunSummary, Dataset]:
+    """An undisturbed run over the healthy cases with three workers, and the pipeline that it was."""
     out = tmp_path_factory.mktemp("plain") / "run"
-    return predict_cohort(RunConfig(cohort=str(cohort), ensemble=str(ensemble), out=str(out), threads=1, workers=1))
+    config = RunConfig(cohort=str(cohort), ensemble=str(ensemble), out=str(out), threads=1, workers=3)
+    pipelines = []
+
+    def build(*arguments: Any) -> Dataset:
+        pipelines.append(build_prediction(*arguments))
+        return pipelines[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict, "build_prediction", build)
+        summary = predict.predict_cohort(config)
+    (pipeline,) = pipelines
+    return summary, pipeline
+
+
+@pytest.fixture(scope="module")
+def plain_run(plain: tuple[RunSummary, Dataset]) -> RunSummary:
+    return plain[0]
 
 
 def test_every_case_gets_a_label_in_the_geometry_of_its_t1c(plain_run: RunSummary, cohort: Path) -> None:
@@ -81,9 +97,8 @@ def test_a_run_says_what_it_was_made_from(plain_run: RunSummary, ensemble: Path)
     assert {row["run_id"] for row in cases} == {plain_run.run_id}
 
 
-def test_three_workers_give_the_same_bytes_as_one(plain_run: RunSummary, config: RunConfig) -> None:
-    three = predict_cohort(config.model_copy(update={"workers": 3}))
-    assert outputs(three.out) == outputs(plain_run.out)
+def test_three_workers_give_the_same_bytes_as_one_process(plain_run: RunSummary, config: RunConfig) -> None:
+    assert outputs(plain_run.out) == outputs(predict_inline(config).out)
 
 
 def test_the_postprocessing_rule_shows_in_labels_and_tables(plain_run: RunSummary, config: RunConfig) -> None:
@@ -306,16 +321,8 @@ def test_nothing_is_written_when_the_request_cannot_be_met(
     assert not Path(config.out).exists()
 
 
-def placement_of(workers: int) -> Placement:
-    return plan_placement([4], 0, "cpu", workers, 1)
-
-
-def test_no_stage_is_fused_into_its_neighbour(config: RunConfig) -> None:
-    prediction = prepare(config)
-    stages = stages_of(prediction, "cpu", 1)
-    dataset = build_prediction(stages, prediction.job.cases[:1], placement_of(1), Care(), Gate())
-    list(dataset.iter_rows())
-    stats = dataset.stats()
+def test_no_stage_is_fused_into_its_neighbour(plain: tuple[RunSummary, Dataset]) -> None:
+    stats = plain[1].stats()
     for name in ("Map(read_case)", "Map(Predict)", "Map(finish_case)", "Map(CommitCase)"):
         assert f" {name}:" in stats, stats
 

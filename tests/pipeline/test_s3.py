@@ -15,11 +15,11 @@ from tests.chaos import upload
 from tests.inline import predict_inline
 from tests.pipeline.test_predict import STABLE_TABLES, outputs
 
-pytestmark = pytest.mark.usefixtures("s3_endpoint", "ray_cluster")
+pytestmark = pytest.mark.usefixtures("s3_endpoint")
 
 
 def test_a_cohort_and_an_ensemble_on_s3_give_the_same_bytes_as_those_in_folders(
-    s3_bucket: str, cohort: Path, ensemble: Path, config: RunConfig
+    ray_cluster: None, s3_bucket: str, cohort: Path, ensemble: Path, config: RunConfig
 ) -> None:
     upload(cohort, f"{s3_bucket}/cohort")
     upload(ensemble.parent, f"{s3_bucket}/ensemble")

@@ -1,97 +1,20 @@
-"""The report: every number as the tables have it, every text escaped, readable in a browser."""
+"""The report: every number as the tables have it, every text escaped, one file that loads nothing."""
 
-import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from goat_ray.config import EvaluateConfig, RunConfig
 from goat_ray.errors import ConfigError
-from goat_ray.imaging.nifti import Grid, encode_labels
-from goat_ray.report.compare import write_comparison
-from goat_ray.report.page import write_report
-from goat_ray.storage import RunStore
-from goat_ray.tables import read_table
-from tests.cohorts import write_case, write_tiny_ensemble
-from tests.inline import evaluate_inline, predict_inline
-
-SHAPE = (32, 30, 28)
-HOSTILE_SITE = "<b onclick='x()'>north</b>&"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-def maps(seed: int, quality: float) -> tuple[np.ndarray, np.ndarray]:
-    """A reference with a few lesions, and a prediction that finds each with a probability of `quality`."""
-    rng = np.random.default_rng(seed)
-    reference, prediction = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
-    for _ in range(rng.integers(1, 4)):
-        corner, size = rng.integers(1, np.array(SHAPE) - 14), rng.integers(4, 9, 3)
-        for labels, shift in ((reference, 0), (prediction, rng.integers(0, 2, 3))):
-            start = corner + shift
-            if labels is reference or rng.random() < quality:
-                labels[tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))] = rng.choice([1, 2, 3])
-    return reference, prediction
-
-
-def make_run(folder: Path, quality: float) -> Path:
-    """A scored run over 24 cases of two sites; one has no prediction and one is broken."""
-    grid, sites = Grid(SHAPE, np.eye(4)), ["case_id,site,cohort"]
-    for role in ("references", "labels"):
-        (folder / role).mkdir(parents=True)
-    for number in range(24):
-        name = f"BraTS-GLI-{number:05d}-000"
-        sites.append(f"{name},{'harbour' if number < 14 else HOSTILE_SITE},GLI")
-        for role, labels in zip(("references", "labels"), maps(number, quality), strict=True):
-            if not (role == "labels" and number == 3):
-                (folder / role / f"{name}.nii.gz").write_bytes(encode_labels(labels, grid))
-    (folder / "labels" / "BraTS-GLI-00020-000.nii.gz").write_bytes(b"broken")
-    (folder / "sites.csv").write_text("\n".join(sites))
-    evaluate_inline(
-        EvaluateConfig(
-            labels=str(folder / "labels"),
-            references=str(folder / "references"),
-            out=str(folder / "run"),
-            spec="brats2023-gli",
-            sites=str(folder / "sites.csv"),
-        )
-    )
-    return folder / "run"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("one"), 0.7)
-
-
-@pytest.fixture(scope="module")
-def better(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("other"), 0.95)
-
-
-@pytest.fixture(scope="module")
-def page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("report") / "report.html"
-    write_report([str(run)], str(out))
-    return out
-
-
-@pytest.fixture(scope="module")
-def numbers(page: Path) -> pd.DataFrame:
-    return pd.read_csv(page.with_suffix(".numbers.csv"), keep_default_na=False, na_values=[""])
-
-
-def table(run: Path, name: str) -> pd.DataFrame:
-    return read_table(RunStore(str(run)), name).to_pandas()
-
-
-def value(numbers: pd.DataFrame, title: str, row: str, column: str, what: str = "value") -> float:
-    (found,) = numbers.query("table == @title and row == @row and column == @column")[what]
-    return float(found)
+from goat_ray.report.blocks import numbers as numbers_of
+from goat_ray.report.data import load_cohort
+from goat_ray.report.page import SECTIONS, csv_of, write_page, write_report
+from goat_ray.report.rendering import render
+from goat_ray.report.sections.cohort import provenance
+from tests.report.runs import HOSTILE_SITE, cohort_of, table, twin, value
 
 
 def test_both_twins_hold_the_same_numbers(page: Path, numbers: pd.DataFrame) -> None:
@@ -114,6 +37,22 @@ def test_scores_are_those_of_the_tables(run: Path, numbers: pd.DataFrame, region
     assert value(numbers, title, row, "lower quartile") == pytest.approx(scores.quantile(0.25))
     assert value(numbers, title, row, "5th percentile") == pytest.approx(scores.quantile(0.05))
     assert value(numbers, title, row, "share below 0.5") == pytest.approx((scores < 0.5).mean())
+    known = rows[rows["gt_empty"].notna() & rows["pred_empty"].notna()]
+    one_sided = (known["gt_empty"] != known["pred_empty"]).mean()
+    assert value(numbers, title, row, "share where only one side is empty") == pytest.approx(one_sided)
+
+
+def test_undefined_distances_are_counted_and_left_out_of_the_median(run: Path, numbers: pd.DataFrame) -> None:
+    rows = table(run, "regions").query("region == 'ET' and spec.notna()")
+    title, row = "Distances: ET, brats2023-gli", "HD95 of found lesions (mm) / all cases"
+    distances = rows["lw_hd95_found_mm"]
+    assert value(numbers, title, row, "undefined") == distances.isna().sum() > 0
+    assert value(numbers, title, row, "cases") == distances.notna().sum()
+    assert value(numbers, title, row, "median") == pytest.approx(distances.median())
+    assert value(numbers, title, row, "95th percentile") == pytest.approx(distances.quantile(0.95))
+    penalised = "lesion-wise HD95 with penalties (mm) / all cases"
+    assert value(numbers, title, penalised, "mean (95 % interval)") == pytest.approx(rows["lw_hd95_mm"].mean())
+    assert value(numbers, title, penalised, "undefined") == 0
 
 
 def test_an_interval_needs_ten_patients(numbers: pd.DataFrame) -> None:
@@ -129,6 +68,21 @@ def test_the_way_of_the_cases_adds_up(run: Path, numbers: pd.DataFrame) -> None:
     assert flow.loc["all", "scored"] == (table(run, "cases")["evaluation"] == "ok").sum() == 22
 
 
+def test_sites_have_their_patients_lesions_and_volumes(run: Path, numbers: pd.DataFrame) -> None:
+    rows = table(run, "regions").query("site == 'harbour' and gt_volume_mm3.notna()")
+    wt, et = rows.query("region == 'WT'"), rows.query("region == 'ET'")
+    patients = wt["case_id"].str.removesuffix("-000").nunique()
+    assert numbers.query("table == 'Cases' and row == 'harbour' and column == 'patients'")["value"].item() == patients
+    assert value(numbers, "Cases", "harbour", "reference lesions per case") == pytest.approx(wt["n_gt_scored"].mean())
+    volumes = wt["gt_volume_mm3"] / 1000
+    row = "harbour / reference"
+    assert value(numbers, "Tumour volumes", row, "WT median (ml)") == pytest.approx(volumes.median())
+    assert value(numbers, "Tumour volumes", row, "WT upper quartile (ml)") == pytest.approx(volumes.quantile(0.75))
+    assert value(numbers, "Tumour volumes", row, "share without ET") == (et["gt_volume_mm3"] == 0).mean() > 0
+    empty = (et["pred_volume_mm3"] == 0).mean()
+    assert value(numbers, "Tumour volumes", "harbour / prediction", "share without ET") == empty
+
+
 def test_detection_counts_are_those_of_the_lesions(run: Path, numbers: pd.DataFrame) -> None:
     lesions = table(run, "lesions").query("kind == 'gt' and region == 'WT' and scored == True")
     title = "Lesions found: WT, brats2023-gli"
@@ -138,8 +92,8 @@ def test_detection_counts_are_those_of_the_lesions(run: Path, numbers: pd.DataFr
     assert value(numbers, title, "all sites / 100–500", "share found") == pytest.approx(middle["detected"].mean())
     alarms = table(run, "regions").query("region == 'WT' and fp.notna()")["fp"]
     row = "WT, brats2023-gli / all sites"
-    assert value(numbers, "False positives", row, "per case") == pytest.approx(alarms.mean())
-    assert value(numbers, "False positives", row, "share of cases with none") == pytest.approx((alarms == 0).mean())
+    assert value(numbers, "False positives", row, "false positives per case") == pytest.approx(alarms.mean())
+    assert value(numbers, "False positives", row, "share of cases without any") == pytest.approx((alarms == 0).mean())
 
 
 def test_volumes_agree_as_bland_and_altman_say(run: Path, numbers: pd.DataFrame) -> None:
@@ -160,6 +114,19 @@ def test_pooling_weighs_cases_or_sites(run: Path, numbers: pd.DataFrame) -> None
     assert value(numbers, title, row, "site-weighted mean") == pytest.approx(by_site)
 
 
+def test_the_lowest_of_each_site_and_region_are_shown_with_their_reason(run: Path, numbers: pd.DataFrame) -> None:
+    rows = table(run, "regions").query("region == 'ET' and spec.notna() and site == 'harbour'")
+    lowest = rows.sort_values(["lw_dice", "case_id"])["case_id"].head(5).tolist()
+    shown = numbers.query("table == 'Lowest scores: ET, brats2023-gli' and column == 'lesion-wise Dice'")["row"]
+    harbour = [row.split(" / ") for row in shown if row.split(" / ")[1] == "harbour"]
+    assert [case_id for case_id, *_ in harbour] == lowest
+    empty = set(rows[(rows["gt_empty"] == True) & (rows["pred_empty"] == False)]["case_id"])  # noqa: E712
+    told = {
+        case_id for case_id, _, why, reason in harbour if reason == "empty_mismatch" and why.startswith("predicted")
+    }
+    assert told == empty & set(lowest) != set()
+
+
 def test_every_text_is_escaped_and_nothing_is_loaded_from_elsewhere(page: Path) -> None:
     html = page.read_text()
     assert "<b onclick" not in html
@@ -173,36 +140,32 @@ def test_every_text_is_escaped_and_nothing_is_loaded_from_elsewhere(page: Path) 
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=[\"']?(http|//)", html)
 
 
-def test_every_mark_of_a_figure_is_the_only_one_of_its_name(page: Path) -> None:
-    marks = re.findall(r'\sid="([^"]+)"', page.read_text())
-    assert len(marks) == len(set(marks))
-
-
-@pytest.fixture(scope="module")
-def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of `predict` over three phantoms without references, one of them broken."""
-    folder = tmp_path_factory.mktemp("predicted")
-    for number in (1, 2, 3):
-        write_case(folder / "cohort", f"case-{number}", seed=number)
-    (folder / "cohort" / "case-3" / "case-3-t1c.nii.gz").write_bytes(b"broken")
-    ensemble = write_tiny_ensemble(folder / "ensemble")
-    predict_inline(RunConfig(cohort=str(folder / "cohort"), ensemble=str(ensemble), out=str(folder / "run")))
-    return folder / "run"
-
-
-def test_without_references_everything_but_the_scores_is_there(predicted: Path, tmp_path: Path) -> None:
-    page = tmp_path / "report.html"
-    write_report([str(predicted)], str(page))
-    numbers = pd.read_csv(page.with_suffix(".numbers.csv"), keep_default_na=False, na_values=[""])
+def test_every_mark_is_the_only_one_of_its_name(page: Path) -> None:
     html = page.read_text()
+    marks = re.findall(r'\sid="([^"]+)"', html)
+    assert len(marks) == len(set(marks))
+    assert set(re.findall(r'aria-describedby="([^"]+)"', html)) <= set(marks)
+
+
+def test_every_table_and_figure_says_how_it_is_read(page: Path) -> None:
+    html = page.read_text()
+    without = {"Words and measures", "Failures by reason", "Failed cases"}  # the text above them says it
+    for title, rest in re.findall(r'class="scroll" [^>]*aria-label="([^"]+)"([^>]*)>', html):
+        assert "aria-describedby" in rest or title in without, title
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html, re.DOTALL)
+    assert len(captions) == html.count("<figure") > 10
+    assert all(len(caption) > 40 for caption in captions)
+
+
+def test_without_references_everything_but_the_scores_is_there(predicted: Path, predicted_page: Path) -> None:
+    numbers, html = twin(predicted_page), predicted_page.read_text()
     assert "No case has a reference" in html
     assert html.count("data:image/png;base64,") == 2
     removed = table(predicted, "components")
     assert value(numbers, "Components removed", "WT", "components removed") == (removed["step"] == "WT").sum() > 0
     regions = table(predicted, "regions").query("region == 'WT'")
-    assert value(numbers, "Before and after postprocessing", "WT", "before (ml, all cases)") == pytest.approx(
-        regions["raw_volume_mm3"].sum() / 1000
-    )
+    before = value(numbers, "Before and after postprocessing", "WT", "before, all cases (ml)")
+    assert before == pytest.approx(regions["raw_volume_mm3"].sum() / 1000)
     row = "no site / WT / members agree (mean Dice of pairs)"
     assert value(numbers, "Confidence and agreement", row, "median") == pytest.approx(
         regions["member_dice_mean"].median()
@@ -217,9 +180,55 @@ def test_a_failed_case_is_told_with_what_to_do(page: Path) -> None:
     assert "there is a reference, but no label map." in html
 
 
+def test_the_lists_lie_beside_the_page_which_is_named_last(page: Path, tmp_path: Path) -> None:
+    assert {file.name for file in page.parent.iterdir()} == {
+        *("report.html", "report.numbers.csv", "report.numbers.parquet", "report.failures.csv", "report.flags.csv"),
+    }
+    files = write_page("title", [], str(tmp_path / "x.html"), {"odd": pd.DataFrame({"a": [1]})})
+    assert [Path(file).name for file in files] == ["x.numbers.csv", "x.numbers.parquet", "x.odd.csv", "x.html"]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_text_of_a_csv_is_a_formula(start: str) -> None:
+    rows = pd.DataFrame({"text": [f"{start}cmd|' /C calc'!A0", "plain"], "number": [-1.5, 2.0]})
+    told = csv_of(rows).decode()
+    assert f"'{start}cmd" in told
+    assert "-1.5" in told
+    assert "'plain" not in told
+    assert "'-1.5" not in told
+
+
 def test_runs_over_the_same_cases_are_not_put_together(run: Path, better: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="goat-ray compare"):
         write_report([str(run), str(better)], str(tmp_path / "report.html"))
+
+
+def test_runs_over_other_cases_are_put_together(run: Path, predicted: Path) -> None:
+    cohort = load_cohort([str(run), str(predicted)])
+    flow = numbers_of([provenance(cohort)]).query("table == 'The way of the cases' and column == 'expected'")
+    assert flow.set_index("row")["value"].to_dict() == {"harbour": 14, HOSTILE_SITE: 10, "no site": 3, "all": 27}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {},
+        {"cases": [{"case_id": "a", "site": "north", "status": "failed", "failure_category": "empty_image"}]},
+        {"cases": [{"case_id": "a", "site": "north", "status": "ok"}]},
+        {
+            "cases": [{"case_id": "a", "site": "north", "status": "ok", "evaluation": "ok", "spec": "x"}],
+            "regions": [
+                {"case_id": "a", "site": "north", "region": "WT", "spec": "x", "official": True, "lw_dice": 1.0}
+            ],
+        },
+    ],
+    ids=["nothing", "all failed", "no tables but cases", "one bare score"],
+)
+def test_a_report_of_next_to_nothing_is_still_a_report(rows: dict[str, list[dict[str, Any]]]) -> None:
+    sections = [section for make in SECTIONS if (section := make(cohort_of(**rows)))]
+    html = render("title", sections)
+    assert all(section.text or section.blocks for section in sections)
+    assert html.count("<section") == len(sections)
 
 
 def test_a_report_needs_tables_and_a_name_that_fits(run: Path, tmp_path: Path) -> None:
@@ -227,78 +236,3 @@ def test_a_report_needs_tables_and_a_name_that_fits(run: Path, tmp_path: Path) -
         write_report([str(run)], str(tmp_path / "report.pdf"))
     with pytest.raises(ConfigError, match="no run folder"):
         write_report([str(tmp_path)], str(tmp_path / "report.html"))
-
-
-def test_a_comparison_has_the_paired_differences(run: Path, better: Path, tmp_path: Path) -> None:
-    out = tmp_path / "compare.html"
-    write_comparison(str(run), str(better), str(out))
-    numbers = pd.read_csv(out.with_suffix(".numbers.csv"), keep_default_na=False, na_values=[""])
-    both = table(run, "regions").merge(
-        table(better, "regions"), on=["case_id", "region", "spec"], suffixes=("_a", "_b")
-    )
-    both = both.query("region == 'WT' and spec.notna()")
-    difference = both["lw_dice_b"] - both["lw_dice_a"]
-    row = "WT, brats2023-gli / lesion-wise Dice"
-    assert value(numbers, "Differences", row, "mean difference") == pytest.approx(difference.mean())
-    assert value(numbers, "Differences", row, "B wins") == (difference > 1e-9).sum()
-    assert value(numbers, "Differences", row, "A wins") == (difference < -1e-9).sum()
-    assert value(numbers, "Differences", row, "ties") == (difference.abs() <= 1e-9).sum()
-    best = both.assign(difference=difference).sort_values(["difference", "case_id"]).iloc[-1]
-    title, where = "Largest losses and gains: WT, brats2023-gli", f"{best['case_id']} / {best['site_a']}"
-    assert value(numbers, title, where, "B minus A") == pytest.approx(difference.max())
-    assert "same settings and weights" in out.read_text()
-
-
-SORT_AND_FILTER = """
-<script>
-addEventListener("load", () => {
-  const region = document.querySelector('[aria-label="Scores: WT, brats2023-gli"]');
-  const head = region.querySelectorAll("th button")[3];
-  const values = () => [...region.querySelectorAll("tbody tr")].map(row => Number(row.cells[3].dataset.sort));
-  head.click();
-  const up = values();
-  head.click();
-  const down = values();
-  const field = region.previousElementSibling;
-  field.value = "harbour nsd";
-  field.dispatchEvent(new Event("input"));
-  const left = [...region.querySelectorAll("tbody tr")].filter(row => !row.hidden).length;
-  const wide = document.documentElement.scrollWidth <= document.documentElement.clientWidth;
-  document.body.insertAdjacentHTML("beforeend", `<pre id="probe">${JSON.stringify({up, down, left, wide})}</pre>`);
-});
-</script>
-"""
-
-
-def chromium(page: Path, tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
-    command += ["--disable-background-networking", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
-    return subprocess.run([*command, *options, page.as_uri()], capture_output=True, text=True, timeout=120)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("width", [1280, 400])
-def test_tables_sort_and_filter_in_a_browser_and_the_page_fits(page: Path, tmp_path: Path, width: int) -> None:
-    probed = tmp_path / "probed.html"
-    probed.write_text(page.read_text().replace("</body>", f"{SORT_AND_FILTER}</body>"))
-    done = chromium(probed, tmp_path, f"--window-size={width},900", "--dump-dom")
-    assert "CONSOLE" not in done.stderr, done.stderr
-    result = json.loads(re.findall(r'<pre id="probe">(.*?)</pre>', done.stdout)[-1])
-    assert result["up"] == sorted(result["up"])
-    assert result["down"] == sorted(result["down"], reverse=True)
-    assert result["left"] == 1
-    assert result["wide"], "the page is wider than its window"
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_the_page_is_dark_where_that_is_wished_and_prints(page: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
-    shades = {}
-    for scheme, options in (("light", []), ("dark", ["--force-dark-mode"])):
-        shot = tmp_path / f"{scheme}.png"
-        chromium(page, tmp_path, *options, "--window-size=600,400", f"--screenshot={shot}")
-        shades[scheme] = np.asarray(Image.open(shot).convert("L"))[2, 2]
-    assert shades["light"] > 200 > 60 > shades["dark"]
-    chromium(page, tmp_path, f"--print-to-pdf={tmp_path / 'page.pdf'}")
-    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")

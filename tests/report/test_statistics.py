@@ -172,7 +172,7 @@ def test_a_share_below_is_strict_and_skips_nan() -> None:
 
 def test_quantiles_are_linear_and_skip_nan() -> None:
     found = spread([math.nan, *range(101)])
-    assert (found.n, found.p5, found.q1, found.median, found.q3) == (101, 5.0, 25.0, 50.0, 75.0)
+    assert (found.n, found.p5, found.q1, found.median, found.q3, found.p95) == (101, 5.0, 25.0, 50.0, 75.0, 95.0)
     assert spread([7.0]).p5 == 7.0
     assert (spread([]).n, spread([math.nan]).median) == (0, None)
 
