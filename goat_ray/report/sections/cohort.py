@@ -60,8 +60,9 @@ def _runs(cohort: Cohort) -> Table:
         )
     heads = ("run", "kind", "id", "started (UTC)", "ensemble", "members", "scored by", "state")
     caption = (
-        "Kind: predict makes label maps, evaluate scores given ones. Equal ids mean equal settings and weights. "
-        "Ensemble: its name and the first letters of its checksum; members are its networks."
+        "Kind: predict makes label maps, pseudo-label a training set of them, evaluate scores given ones. "
+        "Equal ids mean equal settings and weights. Ensemble: its name and the first letters of its checksum; "
+        "members are its networks."
     )
     return Table("Runs", caption, heads, rows, keys=8)
 
