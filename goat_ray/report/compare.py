@@ -129,10 +129,7 @@ def _cells(one: Comparison) -> list[Cell]:
 def _figure(pair: Pair, palette: dict[str, Look]) -> Figure:
     main, label = pair.measured.main, pair.measured.label
     rows = pair.rows.assign(difference=pair.difference(main)).dropna(subset=["difference"])
-    groups = {
-        str(site): (here[f"{main}_a"].to_numpy(float), here["difference"].to_numpy(float))
-        for site, here in rows.groupby("site_a")
-    }
+    groups = figures.points(rows[f"{main}_a"], rows["difference"], rows["site_a"])
     caption = "Each point is a case: above the line B scores more, below it A; far left A scored little."
     labels = (f"{label} in A", "B minus A")
     lines = {"equal": 0.0}

@@ -1,6 +1,6 @@
 """What a report is made of: the tables, the record and the thumbnails of one run, or of several put together."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -69,6 +69,17 @@ class Cohort:
         return sorted(self.sites, key=lambda site: -int(counts[site]))
 
     @property
+    def done(self) -> Frame:
+        """Rows of `cases` that ended well."""
+        cases = self.tables["cases"]
+        return cases[cases["status"] == "ok"]
+
+    @property
+    def unscored(self) -> Frame:
+        """Done cases that were to be scored and could not be; `evaluation` says why."""
+        return self.done[self.done["evaluation"].notna() & (self.done["evaluation"] != "ok")]
+
+    @property
     def scored(self) -> Frame:
         """Rows of `regions` that have a score by their spec."""
         regions = self.tables["regions"]
@@ -77,6 +88,12 @@ class Cohort:
     def run_of(self, name: str) -> RunData:
         """The run with this folder."""
         return next(run for run in self.runs if run.store.root == name)
+
+
+def by_site(rows: Frame, sites: Iterable[str], every: str) -> Iterator[tuple[str, Frame]]:
+    """Rows of each site, then all of them under the name `every`."""
+    yield from ((site, rows[rows["site"] == site]) for site in sites)
+    yield every, rows
 
 
 def region_place(region: str) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cbook import boxplot_stats
 from numpy.typing import NDArray
@@ -134,6 +135,12 @@ def curves(
         f"{SMALL} patients and have none."
     )
     return draw(title, caption, alt, paint)
+
+
+def points(x: pd.Series, y: pd.Series, sites: pd.Series) -> dict[str, tuple[Floats, Floats]]:
+    """What `scatter` shows of each site, from columns of one table."""
+    rows = sites.groupby(sites).groups
+    return {str(site): (x[here].to_numpy(float), y[here].to_numpy(float)) for site, here in rows.items()}
 
 
 def scatter(

@@ -63,7 +63,7 @@ _Judge: TypeAlias = Callable[[_Facts], "Frame | str"]
 def find_flags(cohort: Cohort) -> Flags:
     """Judge every done case by every flag that the tables allow."""
     cases, regions = cohort.tables["cases"], cohort.tables["regions"]
-    done = cases[cases["status"] == "ok"].set_index("case_id").sort_index()
+    done = cohort.done.set_index("case_id").sort_index()
     enhancing = regions[regions["region"] == "ET"].set_index("case_id").reindex(done.index)
     facts = _Facts(done, signs(cases, regions), enhancing)
     judged = {flag: judge(facts) for flag, (_, judge) in _RULES.items()}

@@ -77,9 +77,8 @@ def all_failures(cohort: Cohort) -> Frame:
     Sorted by case, then region; volumes are in ml.
     """
     failed = cohort.tables["failures"].rename(columns={"category": "reason"})
-    cases = cohort.tables["cases"]
-    unscored = cases[(cases["status"] == "ok") & cases["evaluation"].notna() & (cases["evaluation"] != "ok")]
-    unscored = unscored.rename(columns={"evaluation": "reason", "evaluation_message": "message"}).drop(columns="spec")
+    unscored = cohort.unscored.drop(columns="spec")
+    unscored = unscored.rename(columns={"evaluation": "reason", "evaluation_message": "message"})
     scored = scored_reasons(cohort)
     scored = scored[scored["reason"] != ""]
     scored = scored.assign(

@@ -4,7 +4,7 @@ from collections import Counter
 
 from goat_ray.quality import PUBLISHED_LIMITS
 from goat_ray.report.blocks import Cell, Section, Table
-from goat_ray.report.data import Cohort
+from goat_ray.report.data import Cohort, by_site
 from goat_ray.report.flags import FAR, FEWEST_ALIKE, Flags, find_flags
 
 _MOST_CASES = 50
@@ -36,13 +36,11 @@ def most_flagged(flags: Flags) -> list[tuple[str, str]]:
 
 
 def _by_site(cohort: Cohort, flags: Flags) -> Table:
-    cases = cohort.tables["cases"]
-    done, marks = cases[cases["status"] == "ok"], flags.marks
+    marks = dict(by_site(flags.marks, cohort.sites, _ALL))
     rows: list[list[Cell]] = []
-    for site in [*cohort.sites, _ALL]:
-        here, its_marks = (rows_ if site == _ALL else rows_[rows_["site"] == site] for rows_ in (done, marks))
-        counts = Counter(its_marks["flag"])
-        rows.append([site, len(here), its_marks["case_id"].nunique(), *[counts[flag] for flag in flags.heads]])
+    for site, here in by_site(cohort.done, cohort.sites, _ALL):
+        counts = Counter(marks[site]["flag"])
+        rows.append([site, len(here), marks[site]["case_id"].nunique(), *[counts[flag] for flag in flags.heads]])
     heads = ("site", "cases", "flagged", *flags.heads.values())
     caption = (
         "How many done cases each flag marks; a case may have several. Members' Dice: how far the ensemble's networks "

@@ -1,13 +1,11 @@
 """What was evaluated: runs, the way of the cases, the sites."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
 from goat_ray.patients import patients_of
 from goat_ray.report.blocks import Cell, Section, Table
-from goat_ray.report.data import Cohort
+from goat_ray.report.data import Cohort, by_site
 from goat_ray.report.statistics import spread
 
 _ALL = "all"
@@ -71,7 +69,7 @@ def _flow(cohort: Cohort) -> Table:
     cases = cohort.tables["cases"]
     reasons = sorted(cases["failure_category"].dropna().unique())
     rows: list[list[Cell]] = []
-    for site, here in _by_site(cohort, cases):
+    for site, here in by_site(cases, cohort.sites, _ALL):
         ok = here[here["status"] == "ok"]
         rows.append(
             [
@@ -93,9 +91,9 @@ def _flow(cohort: Cohort) -> Table:
 
 
 def _sites(cohort: Cohort) -> Table:
-    cases, whole = _done(cohort), _region(cohort, "WT")
+    whole = _region(cohort, "WT")
     rows: list[list[Cell]] = []
-    for site, here in _by_site(cohort, cases):
+    for site, here in by_site(cohort.done, cohort.sites, _ALL):
         tumour = whole.reindex(here["case_id"])
         rows.append(
             [
@@ -123,7 +121,7 @@ def _sites(cohort: Cohort) -> Table:
 def _volumes(cohort: Cohort) -> Table:
     whole, enhancing = _region(cohort, "WT"), _region(cohort, "ET")
     rows: list[list[Cell]] = []
-    for site, here in _by_site(cohort, _done(cohort)):
+    for site, here in by_site(cohort.done, cohort.sites, _ALL):
         wt, et = (region.reindex(here["case_id"]) for region in (whole, enhancing))
         for who, column in (("prediction", "pred_volume_mm3"), ("reference", "gt_volume_mm3")):
             found = spread(wt[column].to_numpy(float) / 1000)
@@ -136,15 +134,6 @@ def _volumes(cohort: Cohort) -> Table:
         "half of the cases lies between the quartiles. Share without ET: of cases where nothing enhances."
     )
     return Table("Tumour volumes", caption, heads, rows, digits=1, keys=2, digits_of={heads[-1]: 2})
-
-
-def _by_site(cohort: Cohort, cases: pd.DataFrame) -> Sequence[tuple[str, pd.DataFrame]]:
-    return [*((site, cases[cases["site"] == site]) for site in cohort.sites), (_ALL, cases)]
-
-
-def _done(cohort: Cohort) -> pd.DataFrame:
-    cases = cohort.tables["cases"]
-    return cases[cases["status"] == "ok"]
 
 
 def _region(cohort: Cohort, name: str) -> pd.DataFrame:

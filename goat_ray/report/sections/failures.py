@@ -47,9 +47,7 @@ def failures(cohort: Cohort) -> Section:
 
 def _without_result(cohort: Cohort) -> Frame:
     """Failed cases, and done ones that could not be scored though they have a reference; by case."""
-    cases = cohort.tables["cases"]
-    unscored = cases[(cases["status"] == "ok") & cases["evaluation"].notna() & (cases["evaluation"] != "ok")]
-    unscored = unscored.rename(columns={"evaluation": "category", "evaluation_message": "message"})
+    unscored = cohort.unscored.rename(columns={"evaluation": "category", "evaluation_message": "message"})
     columns = ["case_id", "site", "category", "message", "hint"]
     parts = [
         part.reindex(columns=columns).astype(object) for part in (cohort.tables["failures"], unscored) if len(part)

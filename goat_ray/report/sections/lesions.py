@@ -117,13 +117,8 @@ def _cells(one: VolumeAgreement) -> list[Cell]:
 
 def _bland_altman(region: str, here: pd.DataFrame, found: VolumeAgreement, palette: dict[str, Look]) -> Figure:
     both = here[(here["gt_volume_mm3"] > 0) & (here["pred_volume_mm3"] > 0)]
-    groups = {
-        str(site): (
-            np.sqrt(rows["gt_volume_mm3"] * rows["pred_volume_mm3"]).to_numpy(float) / 1000,
-            (rows["pred_volume_mm3"] / rows["gt_volume_mm3"]).to_numpy(float),
-        )
-        for site, rows in both.groupby("site")
-    }
+    reference, predicted = both["gt_volume_mm3"], both["pred_volume_mm3"]
+    groups = figures.points(np.sqrt(reference * predicted) / 1000, predicted / reference, both["site"])
     ends = {
         "bias": found.bias_percent,
         "lower limit": found.lower_limit_percent,

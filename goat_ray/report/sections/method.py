@@ -124,9 +124,7 @@ def _against_quality(one: Measured, palette: dict[str, Look]) -> list[Figure]:
     both = one.rows[[sign, one.main, "site"]].dropna()
     if len(both) < _FEWEST_POINTS:
         return []
-    groups = {
-        str(site): (here[sign].to_numpy(float), here[one.main].to_numpy(float)) for site, here in both.groupby("site")
-    }
+    groups = figures.points(both[sign], both[one.main], both["site"])
     caption = (
         "Each point is a case. Where points rise from the lower left to the upper right, the sign can be trusted: "
         "cases that it calls sure are good. Points on the lower right are sure and wrong."

@@ -5,7 +5,7 @@ import pandas as pd
 
 from goat_ray.report import figures
 from goat_ray.report.blocks import Cell, Figure, Section, Table
-from goat_ray.report.data import Cohort
+from goat_ray.report.data import Cohort, by_site
 from goat_ray.report.drawing import Look, looks
 from goat_ray.report.measured import DISTANCES, Measured, measured
 from goat_ray.report.reasons import LOW
@@ -93,7 +93,7 @@ def _and_all(found: BySite[tuple[Estimate, ...]]) -> dict[str, tuple[Estimate, .
 
 
 def _parts(one: Measured) -> dict[str, pd.DataFrame]:
-    return {**{str(site): rows for site, rows in one.rows.groupby("site")}, _ALL: one.rows}
+    return dict(by_site(one.rows, one.rows["site"].unique(), _ALL))
 
 
 def _mismatches(rows: pd.DataFrame) -> pd.Series:
@@ -106,10 +106,7 @@ def _against_size(one: Measured, palette: dict[str, Look]) -> list[Figure]:
     known = one.rows[one.rows["gt_volume_mm3"] > 0].dropna(subset=[one.main])
     if len(known) < _FEWEST_POINTS:
         return []
-    groups = {
-        str(site): (here["gt_volume_mm3"].to_numpy(float) / 1000, here[one.main].to_numpy(float))
-        for site, here in known.groupby("site")
-    }
+    groups = figures.points(known["gt_volume_mm3"] / 1000, known[one.main], known["site"])
     caption = (
         "Each point is a case that has the region in its reference. Small regions score less everywhere, so that a "
         "site with small tumours is not yet a worse one; see “Sites at equal lesion size”."

@@ -15,7 +15,7 @@ from goat_ray.pseudolabel.provenance import HUMAN, PSEUDO
 from goat_ray.pseudolabel.selection import Reason
 from goat_ray.quality import SIGNS, Limit
 from goat_ray.report.blocks import Cell, Figure, Section, Table
-from goat_ray.report.data import NO_SITE, Cohort, RunData
+from goat_ray.report.data import NO_SITE, Cohort, RunData, by_site
 from goat_ray.report.drawing import INK, draw, legend, looks
 from goat_ray.report.sections.failures import picture
 from goat_ray.report.statistics import spread
@@ -56,8 +56,7 @@ def _by_site(rows: pd.DataFrame) -> Table:
     pseudo = rows[rows["source"] == PSEUDO]
     reasons = [str(reason) for reason in Reason if (pseudo["reason"] == reason).any()]
     cells: list[list[Cell]] = []
-    for site in [*sorted(rows["site"].unique()), _ALL]:
-        here = rows if site == _ALL else rows[rows["site"] == site]
+    for site, here in by_site(rows, sorted(rows["site"].unique()), _ALL):
         human, ours = here[here["source"] == HUMAN], here[here["source"] == PSEUDO]
         kept = int(ours["accepted"].sum())
         counts: list[Cell] = [int((ours["reason"] == reason).sum()) for reason in reasons]
