@@ -4,7 +4,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, TypeVar
@@ -201,7 +200,7 @@ def write_commit(store: RunStore, commit: Commit, outputs: Mapping[str, bytes], 
 def withdraw(store: RunStore, case_id: str, sha256: str) -> None:
     """Remove a case's commit object if it still is the one with this hash, and nobody's newer one."""
     key = commit_key(case_id)
-    data = _content(store, key)
+    data = store.find(key)
     if data is not None and hashlib.sha256(data).hexdigest() == sha256:
         store.delete(key)
 
@@ -224,7 +223,7 @@ def counts(commit: CommitHead, run_id: str, size_of: Callable[[str], int | None]
 def _keep(store: RunStore, outputs: Mapping[str, bytes]) -> None:
     """Make sure that the outputs are those of the commit that won."""
     for key, data in outputs.items():
-        if _content(store, key) != data:
+        if store.find(key) != data:
             store.write(key, data)
 
 
@@ -234,15 +233,9 @@ def _give_way(store: RunStore, commit: Commit, outputs: Mapping[str, bytes]) -> 
         _check_same(store, winner, commit)
     except StorageError:
         for key, data in outputs.items():
-            if winner is not None and winner.outputs.get(key) != Output.of(data) and _content(store, key) == data:
+            if winner is not None and winner.outputs.get(key) != Output.of(data) and store.find(key) == data:
                 store.delete(key)
         raise
-
-
-def _content(store: RunStore, key: str) -> bytes | None:
-    with suppress(MissingFile):
-        return store.read(key)
-    return None
 
 
 def _check_same(store: RunStore, existing: Commit | None, commit: Commit) -> None:

@@ -116,6 +116,12 @@ class RunStore:
         """Content of `key`; `MissingFile` when it is not there."""
         return read_bytes(self._uri(key))
 
+    def find(self, key: str) -> bytes | None:
+        """Content of `key`; None when it is not there."""
+        with suppress(MissingFile):
+            return self.read(key)
+        return None
+
     def write(self, key: str, data: bytes) -> None:
         """Put `data` at `key`, all of it or nothing: temporary file, fsync and rename, or one PUT."""
         uri = self._uri(key)

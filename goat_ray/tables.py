@@ -221,6 +221,13 @@ def read_table(store: RunStore, name: str, columns: Sequence[str] | None = None)
     return pq.read_table(pa.BufferReader(store.read(table_key(name))), columns=list(columns) if columns else None)
 
 
+def to_parquet(rows: Sequence[Row], schema: pa.Schema) -> bytes:
+    """A table of its own as parquet; equal rows give equal bytes."""
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink, compression="zstd")
+    return sink.getvalue()
+
+
 def table_key(name: str) -> str:
     """Where a table lies in the run folder."""
     return f"tables/{name}.parquet"

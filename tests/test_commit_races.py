@@ -30,6 +30,8 @@ class MemoryStore:
             raise MissingFile(key)
         return self.files[key]
 
+    find = RunStore.find
+
     def write(self, key: str, data: bytes) -> None:
         self.step()
         self.files[key] = data

@@ -19,7 +19,7 @@ from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pseudolabel.dataset import Dataset, Entry, check_in_place, write_dataset
 from goat_ray.pseudolabel.files import Source
 from goat_ray.pseudolabel.gates import limits_of
-from goat_ray.pseudolabel.provenance import HUMAN, PSEUDO, Teachers, provenance_rows, to_parquet, unseen_rows
+from goat_ray.pseudolabel.provenance import HUMAN, PSEUDO, Teachers, encode_provenance, provenance_rows, unseen_rows
 from goat_ray.pseudolabel.selection import Reason
 from goat_ray.pseudolabel.splits import Member, check_patients, held_together, make_folds
 from goat_ray.pseudolabel.stored import read_stored
@@ -118,8 +118,8 @@ def prepare(config: PseudoLabelConfig, *, overwrite: bool = False) -> PseudoLabe
     _check_gates(config, prediction)
     if config.form == "in-place":
         check_in_place(uri for case in job.discovery.cases for uri in case.files.values())
-        check_in_place(uri for case in cohort.cases for uri in case.images.values())
-        check_in_place(join(prediction.job.store.root, label_key(case.case_id)) for case in cohort.cases)
+        for case in cohort.cases:
+            check_in_place((*case.images.values(), join(prediction.job.store.root, label_key(case.case_id))))
     return PseudoLabelling(config, job, prediction)
 
 
@@ -149,7 +149,7 @@ def _export(work: PseudoLabelling, inspected: RunSummary, predicted: RunSummary)
     teachers = Teachers(predicted.run_id, {m.code: m.sha256 for m in work.prediction.ensemble.members})
     rows = [*provenance_rows(stored, decisions, teachers), *_unseen(work, {*stored.predicted["case_id"]})]
     folds = _place(rows, config)
-    provenance = to_parquet(rows)
+    provenance = encode_provenance(rows)
     store.write(table_key("provenance"), provenance)
     kept = Counter(row["source"] for row in rows if row["accepted"])
     refused = Counter(row["reason"] for row in rows if row["source"] == PSEUDO and not row["accepted"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from goat_ray.discovery import DATASET_JSON
-from goat_ray.errors import ConfigError, MissingFile
+from goat_ray.errors import ConfigError
 from goat_ray.filesystems import is_s3
 from goat_ray.labels import MODALITIES, Label
 from goat_ray.pseudolabel.files import Source, reconcile
@@ -86,13 +86,13 @@ def write_dataset(store: RunStore, dataset: Dataset, form: str) -> int:
         _NOTE: _note(dataset).encode(),
     }
     wanted = _copies(dataset.entries) if copied else {}
-    changed = [key for key, data in documents.items() if _content(store, key) != data]
-    if _content(store, DATASET_JSON) != last or changed:
+    changed = [key for key, data in documents.items() if store.find(key) != data]
+    if store.find(DATASET_JSON) != last or changed:
         store.delete(DATASET_JSON)
     touched = reconcile(store, wanted, _COPIES) + len(changed)
     for key in changed:
         store.write(key, documents[key])
-    if _content(store, DATASET_JSON) != last:
+    if store.find(DATASET_JSON) != last:
         store.write(DATASET_JSON, last)
         touched += 1
     return touched
@@ -126,13 +126,6 @@ def _dataset_json(dataset: Dataset, copied: bool) -> dict[str, Any]:
 
 def _json(document: object) -> bytes:
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _content(store: RunStore, key: str) -> bytes | None:
-    try:
-        return store.read(key)
-    except MissingFile:
-        return None
 
 
 def _note(dataset: Dataset) -> str:

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from goat_ray import storage
-from goat_ray.errors import GoatRayError, MissingFile
+from goat_ray.errors import GoatRayError
 from goat_ray.ledger import in_parallel
 from goat_ray.storage import RunStore
+from goat_ray.tables import to_parquet
 
 _SCHEMA = pa.schema([("key", pa.string()), ("source_sha256", pa.string()), ("size", pa.int64())])
 
@@ -81,10 +81,11 @@ def _copy(store: RunStore, key: str, source: Source) -> _Copy:
 
 
 def _read_record(store: RunStore, key: str) -> dict[str, _Copy]:
-    try:
-        rows = pq.read_table(pa.BufferReader(store.read(key)), schema=_SCHEMA).to_pylist()
-    except MissingFile:
+    data = store.find(key)
+    if data is None:
         return {}
+    try:
+        rows = pq.read_table(pa.BufferReader(data), schema=_SCHEMA).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise GoatRayError(f"{store.root}/{key} is damaged ({error}); delete the dataset and run again") from error
     return {row["key"]: _Copy(row["source_sha256"], row["size"]) for row in rows}
@@ -92,6 +93,4 @@ def _read_record(store: RunStore, key: str) -> dict[str, _Copy]:
 
 def _write_record(store: RunStore, key: str, copies: Mapping[str, _Copy]) -> None:
     rows = [{"key": key, "source_sha256": one.source_sha256, "size": one.size} for key, one in sorted(copies.items())]
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink)
-    store.write(key, sink.getvalue())
+    store.write(key, to_parquet(rows, _SCHEMA))

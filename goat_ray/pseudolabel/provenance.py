@@ -1,19 +1,17 @@
 """Where each case of a dataset comes from, or why it is not in it: one row a case."""
 
-import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from goat_ray.cases import Case
 from goat_ray.labels import Label
 from goat_ray.pseudolabel.selection import Reason
 from goat_ray.pseudolabel.stored import Stored
-from goat_ray.tables import PROVENANCE_SCHEMA
+from goat_ray.tables import PROVENANCE_SCHEMA, to_parquet
 
 HUMAN, PSEUDO = "human", "pseudo"
 
@@ -60,13 +58,11 @@ def unseen_rows(cases: Sequence[Case], reason: Reason, detail: str) -> Iterator[
         yield {**about, "accepted": False, "reason": str(reason), "detail": detail}
 
 
-def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def encode_provenance(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """The table of all rows, labelled cases first, then by id; equal rows give equal bytes."""
     ordered = sorted(rows, key=lambda row: (row["source"], row["case_id"]))
     plain = [{name: None if _is_nan(value) else value for name, value in row.items()} for row in ordered]
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(plain, schema=PROVENANCE_SCHEMA), sink, compression="zstd")
-    return sink.getvalue()
+    return to_parquet(plain, PROVENANCE_SCHEMA)
 
 
 def _common(row: Mapping[str, Any], voxels: str) -> dict[str, Any]:
@@ -82,4 +78,4 @@ def _common(row: Mapping[str, Any], voxels: str) -> dict[str, Any]:
 
 
 def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and value != value
+    return isinstance(value, float) and math.isnan(value)

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from goat_ray.config import GatesConfig
-from goat_ray.errors import MissingFile
 from goat_ray.pseudolabel.gates import best_first, limits_of
 from goat_ray.pseudolabel.provenance import HUMAN, PSEUDO
 from goat_ray.pseudolabel.selection import Reason
@@ -45,10 +44,10 @@ def pseudo_labels(cohort: Cohort) -> Section | None:
 
 
 def _provenance(run: RunData) -> pd.DataFrame | None:
-    try:
-        rows = pd.read_parquet(io.BytesIO(run.store.read(table_key("provenance"))))
-    except MissingFile:
+    data = run.store.find(table_key("provenance"))
+    if data is None:
         return None
+    rows = pd.read_parquet(io.BytesIO(data))
     return rows.assign(site=rows["site"].fillna(NO_SITE)).set_index("case_id", drop=False)
 
 
