@@ -16,11 +16,12 @@ from ray.util.annotations import RayDeprecationWarning
 
 from goat_ray.cases import Case
 from goat_ray.errors import GoatRayError
+from goat_ray.pipeline.checks import Evaluate, Inspect
 from goat_ray.pipeline.cluster import CHECK_CPUS, COMMIT_CPUS, Placement
 from goat_ray.pipeline.gate import Gate
 from goat_ray.pipeline.passes import Care
 from goat_ray.pipeline.rows import NOT_STARTED, Row, reference_row
-from goat_ray.pipeline.stages import CommitCase, Evaluate, Finish, Inspect, Predict, PredictSettings, Read
+from goat_ray.pipeline.stages import CommitCase, Finish, Predict, PredictSettings, Read
 from goat_ray.pipeline.watchdog import Surroundings
 
 # Ray must not retry on its own: by default it retries a case that kills its worker for ever. Lost cases

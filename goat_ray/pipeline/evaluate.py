@@ -7,15 +7,11 @@ from goat_ray.config import EvaluateConfig
 from goat_ray.errors import CaseError, Category, ConfigError, StorageError
 from goat_ray.filesystems import use_s3
 from goat_ray.metrics.specs import Policy, Spec, find_policy
-from goat_ray.pipeline.cluster import check_slots
-from goat_ray.pipeline.dataset import build_check
-from goat_ray.pipeline.engine import CASE_TIMEOUT_S, Build, ray_engine
-from goat_ray.pipeline.gate import Gate
+from goat_ray.pipeline.checks import Evaluate
+from goat_ray.pipeline.engine import check_engine, surroundings_of
 from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Job, RunSummary, carry_out
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.provenance import about_run
-from goat_ray.pipeline.stages import Evaluate
-from goat_ray.pipeline.watchdog import Surroundings
 from goat_ray.report.exports import export_files
 from goat_ray.runs import open_run
 from goat_ray.storage import RunStore, absolute
@@ -39,13 +35,8 @@ def evaluate_cohort(
     """
     policy = find_policy(config.spec)
     job = prepare(config, policy, overwrite=overwrite)
-    stage = stage_of(config, policy, job)
-
-    def plan(gate: Gate) -> Build:
-        slots = check_slots(config.workers)
-        return lambda cases, care: build_check(stage, job.run_id, cases, care.slots(slots), gate)
-
-    summary = carry_out(job, ray_engine(config.address, plan), reporter or Silent(), again)
+    engine = check_engine(job, stage_of(config, policy, job))
+    summary = carry_out(job, engine, reporter or Silent(), again)
     if config.exports:
         _write_exports(job, summary)
     return summary
@@ -82,8 +73,7 @@ def prepare(config: EvaluateConfig, policy: Policy, *, overwrite: bool = False) 
 
 def stage_of(config: EvaluateConfig, policy: Policy, job: Job) -> Evaluate:
     """The stage that scores a case."""
-    surroundings = Surroundings(job.store.root, config.s3, config.case_timeout_s or CASE_TIMEOUT_S["cpu"])
-    return Evaluate(policy, config.official or config.exports, surroundings)
+    return Evaluate(policy, config.official or config.exports, surroundings_of(job))
 
 
 def _penalties(failed: FailedCase, policy: Policy) -> list[dict[str, Any]]:

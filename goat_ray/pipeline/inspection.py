@@ -5,14 +5,10 @@ from goat_ray.config import METHOD_VERSION, PseudoLabelConfig
 from goat_ray.discovery import DATASET_JSON, read_dataset_json
 from goat_ray.errors import CaseError, Category, ConfigError, EnsembleError, Failure
 from goat_ray.labels import MODALITIES, Label, label_scheme
-from goat_ray.pipeline.cluster import check_slots
-from goat_ray.pipeline.dataset import build_check
-from goat_ray.pipeline.engine import CASE_TIMEOUT_S, Build, ray_engine
-from goat_ray.pipeline.gate import Gate
-from goat_ray.pipeline.job import Engine, Job
+from goat_ray.pipeline.checks import Inspect
+from goat_ray.pipeline.engine import surroundings_of
+from goat_ray.pipeline.job import Job
 from goat_ray.pipeline.provenance import about_run
-from goat_ray.pipeline.stages import Inspect
-from goat_ray.pipeline.watchdog import Surroundings
 from goat_ray.pseudolabel.stored import LABELLED_FOLDER
 from goat_ray.runs import open_run
 from goat_ray.storage import RunStore, absolute, exists, join
@@ -62,18 +58,7 @@ def prepare(config: PseudoLabelConfig, labelled: Discovery, *, overwrite: bool =
 
 def stage_of(job: Job) -> Inspect:
     """The stage that inspects a case."""
-    return Inspect(Surroundings(job.store.root, job.config.s3, job.config.case_timeout_s or CASE_TIMEOUT_S["cpu"]))
-
-
-def engine_of(job: Job) -> Engine:
-    """What an inspection runs on."""
-    stage = stage_of(job)
-
-    def plan(gate: Gate) -> Build:
-        slots = check_slots(job.config.workers)
-        return lambda cases, care: build_check(stage, job.run_id, cases, care.slots(slots), gate)
-
-    return ray_engine(job.config.address, plan)
+    return Inspect(surroundings_of(job))
 
 
 def _check_scheme(source: str) -> None:

@@ -13,13 +13,12 @@ from goat_ray.members.plans import Preprocessing
 from goat_ray.metrics.specs import Policy, find_policy
 from goat_ray.pipeline.cluster import place_on_this_cluster
 from goat_ray.pipeline.dataset import Stages, build_prediction
-from goat_ray.pipeline.engine import CASE_TIMEOUT_S, Build, ray_engine
+from goat_ray.pipeline.engine import Build, ray_engine, surroundings_of
 from goat_ray.pipeline.gate import Gate
 from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Engine, Job, RunSummary, carry_out
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.provenance import about_run
 from goat_ray.pipeline.stages import Finish, Predict, PredictSettings, Read
-from goat_ray.pipeline.watchdog import Surroundings
 from goat_ray.runs import open_run
 from goat_ray.storage import RunStore, absolute
 
@@ -152,8 +151,7 @@ def stages_of(prediction: Prediction, device: str, threads: int, worker: type[Pr
     """The stages of a prediction on a device, with `worker` holding the members."""
     config = prediction.config
     preprocessings = _preprocessings(prediction.ensemble)
-    timeout_s = config.case_timeout_s or CASE_TIMEOUT_S[device]
-    surroundings = Surroundings(prediction.job.store.root, config.s3, timeout_s)
+    surroundings = surroundings_of(prediction.job, device)
     settings = PredictSettings(
         ensemble=absolute(config.ensemble),
         members=config.members,

@@ -14,6 +14,7 @@ from goat_ray.labels import MODALITIES
 from goat_ray.ledger import Done, Ledger, read_ledger
 from goat_ray.patients import patients_of
 from goat_ray.pipeline import inspection, predict
+from goat_ray.pipeline.engine import check_engine
 from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Engine, Job, RunSummary, carry_out
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pseudolabel.dataset import Dataset, Entry, check_in_place, write_dataset
@@ -94,7 +95,10 @@ def pseudo_label_cohort(
         GoatRayError: a run itself broke. What was committed stays; the same call goes on from there.
     """
     work = prepare(config, overwrite=overwrite)
-    engines = inspection.engine_of(work.inspection), predict.engine_of(work.prediction)
+    engines = (
+        check_engine(work.inspection, inspection.stage_of(work.inspection)),
+        predict.engine_of(work.prediction),
+    )
     return carry_out_both(work, engines, reporter or Silent(), again)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from goat_ray.cases import PREDICTION, Case, FailedCase
+from goat_ray.cases import Case, FailedCase
 from goat_ray.commits import (
     Commit,
     Output,
@@ -23,11 +23,11 @@ from goat_ray.commits import (
 from goat_ray.config import Blending, Decode, PostprocessConfig
 from goat_ray.errors import CaseError, Category, EnsembleError, StorageError
 from goat_ray.filesystems import use_s3
-from goat_ray.imaging.geometry import check_same_grid, network_spacing_mm
+from goat_ray.imaging.geometry import network_spacing_mm
 from goat_ray.imaging.nifti import Grid, encode_labels
-from goat_ray.imaging.reading import load_case, load_labels
+from goat_ray.imaging.reading import load_case
 from goat_ray.imaging.thumbnails import grey_volume
-from goat_ray.labels import MODALITIES, LabelMap, check_labels
+from goat_ray.labels import MODALITIES, LabelMap
 from goat_ray.members.plans import Preprocessing
 from goat_ray.members.preprocess import Preprocessed, preprocess
 from goat_ray.metrics.scoring import Evaluation, evaluate_labels, label_histogram
@@ -44,7 +44,8 @@ _NO_IMAGE = np.zeros((0, 0, 0, 0), np.float32)
 _NO_LABELS = np.zeros((0, 0, 0), np.uint8)
 _NO_PROBABILITIES = np.zeros((0, 0, 0, 0), np.uint8)
 _FILES = {"label_file": label_key, "probabilities_file": probabilities_key, "thumbnail_file": thumbnail_key}
-_NOTHING_TO_COMMIT = {**dict.fromkeys(_FILES, b""), "tables": ""}
+NOTHING_TO_COMMIT = {**dict.fromkeys(_FILES, b""), "tables": ""}
+"""Payload columns of a row on its way to the commit that holds nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class Finish:
 
     def __call__(self, row: Row) -> Row:
         """Run the stage on one row."""
-        return run_stage("finish", self._work, _NOTHING_TO_COMMIT, row, self.surroundings)
+        return run_stage("finish", self._work, NOTHING_TO_COMMIT, row, self.surroundings)
 
     def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
         place = Place.of(context)
@@ -209,62 +210,6 @@ class Finish:
         context["inputs"] |= evaluation.inputs
         context["timings_s"]["evaluate"] = round(time.perf_counter() - started, 4)
         return evaluation
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluate:
-    """Reference row of a label map and its reference to scores; the only stage of `evaluate` before the commit."""
-
-    policy: Policy
-    official: bool
-    surroundings: Surroundings
-
-    def __call__(self, row: Row) -> Row:
-        """Run the stage on one row."""
-        return run_stage("evaluate", self._work, _NOTHING_TO_COMMIT, row, self.surroundings)
-
-    def _work(self, case: Case, _row: Row, context: dict[str, Any]) -> Row:
-        loaded = load_labels(case.images[PREDICTION], PREDICTION, Category.MISSING_PREDICTION)
-        evaluation = evaluate_labels(case, loaded.labels, loaded.grid, self.policy, official=self.official)
-        context["inputs"] = {PREDICTION: loaded.file.to_dict(), **evaluation.inputs}
-        case_row = {
-            **grid_columns(loaded.grid),
-            "pred_label_voxels": label_histogram(loaded.labels),
-            "label_sha256": loaded.file.sha256,
-            **evaluation.case,
-        }
-        tables = {"cases": [case_row], "regions": evaluation.regions, "lesions": evaluation.lesions}
-        return {"tables": json.dumps(tables)}
-
-
-@dataclass(frozen=True, slots=True)
-class Inspect:
-    """Reference row of a labelled case to what is known of it; the only stage before the commit of an inspection.
-
-    The case must pass every check of a case that is predicted, and its reference must be on its grid and hold no
-    other labels than ours.
-    """
-
-    surroundings: Surroundings
-
-    def __call__(self, row: Row) -> Row:
-        """Run the stage on one row."""
-        return run_stage("inspect", self._work, _NOTHING_TO_COMMIT, row, self.surroundings)
-
-    def _work(self, case: Case, _row: Row, context: dict[str, Any]) -> Row:
-        loaded = load_case(case)
-        reference = load_labels(case.reference or "", "reference", Category.MISSING_REFERENCE)
-        check_same_grid({"t1c": loaded.grid, "reference": reference.grid})
-        check_labels(reference.labels, "the reference")
-        files = {**loaded.inputs, "reference": reference.file}
-        context["inputs"] = {role: file.to_dict() for role, file in files.items()}
-        case_row = {
-            **grid_columns(loaded.grid),
-            "gt_label_voxels": label_histogram(reference.labels),
-            "reference_sha256": reference.file.sha256,
-            "scan_sha256": loaded.scan_sha256,
-        }
-        return {"tables": json.dumps({"cases": [case_row]})}
 
 
 class CommitCase:
