@@ -19,12 +19,9 @@ import psutil
 from benchmarks._record import record
 from benchmarks.resume import measure
 from goat_ray.config import PseudoLabelConfig
-from goat_ray.pipeline import inspection, predict, pseudolabel
-from goat_ray.pipeline.job import NOTHING_AGAIN
-from goat_ray.pipeline.stages import CommitCase
 from tests import chaos
 from tests.cohorts import phantom, write_case, write_tiny_ensemble
-from tests.inline import engine_of
+from tests.inline import pseudo_label_inline
 
 CASES = int(sys.argv[1]) if sys.argv[1:] else 5000
 LABELLED = 20
@@ -76,10 +73,10 @@ def main() -> None:
         chaos.PAUSE_S = 0
         memory = Memory()
         started = time.monotonic()
-        summary = run(config, memory)
+        summary = pseudo_label_inline(config, worker=chaos.StubPredict, reporter=memory)
         elapsed_s, after_mb = time.monotonic() - started, psutil.Process().memory_info().rss / 2**20
         started = time.monotonic()
-        again = run(config, Memory())
+        again = pseudo_label_inline(config, worker=chaos.StubPredict)
         again_s = time.monotonic() - started
         command = [str(Path(sys.executable).with_name("goat-ray")), "pseudo-label", config.cohort, "--dry-run"]
         command += ["--labelled", config.labelled, "--ensemble", str(ensemble), "--out", config.out]
@@ -94,19 +91,6 @@ def main() -> None:
     }
     record("pseudo_scale", payload, ("ray", "pyarrow", "pandas"))
     print(payload)
-
-
-def run(config: PseudoLabelConfig, reporter: Memory) -> pseudolabel.PseudoLabelSummary:
-    """`pseudo_label_cohort` in this process."""
-    work = pseudolabel.prepare(config)
-    stage, stages = inspection.stage_of(work.inspection), predict.stages_of(work.prediction, "cpu", 1)
-    inspected = CommitCase(stage.surroundings, work.inspection.run_id)
-    predicted = CommitCase(stages.surroundings, stages.run_id)
-    engines = (
-        engine_of(lambda: (stage, inspected)),
-        engine_of(lambda: (stages.read, chaos.StubPredict(stages.predict), stages.finish, predicted)),
-    )
-    return pseudolabel.carry_out_both(work, engines, reporter, NOTHING_AGAIN)
 
 
 if __name__ == "__main__":

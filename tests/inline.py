@@ -9,7 +9,7 @@ from goat_ray.metrics.specs import find_policy
 from goat_ray.pipeline import evaluate, inspection, predict, pseudolabel
 from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Engine, RunSummary, carry_out
 from goat_ray.pipeline.passes import Care, Stream
-from goat_ray.pipeline.progress import Silent
+from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.rows import Row, reference_row
 from goat_ray.pipeline.stages import CommitCase, Predict
 from goat_ray.pipeline.stopping import Stop
@@ -70,10 +70,11 @@ def pseudo_label_inline(
     *,
     overwrite: bool = False,
     worker: type[Predict] = Predict,
+    reporter: Reporter | None = None,
 ) -> pseudolabel.PseudoLabelSummary:
     """`pseudo_label_cohort` without Ray."""
     work = pseudolabel.prepare(config, overwrite=overwrite)
     stage, job = inspection.stage_of(work.inspection), work.inspection
     inspecting = engine_of(lambda: (stage, CommitCase(stage.surroundings, job.run_id)))
     engines = inspecting, _prediction_engine(work.prediction, worker)
-    return pseudolabel.carry_out_both(work, engines, Silent(), again)
+    return pseudolabel.carry_out_both(work, engines, reporter or Silent(), again)

@@ -43,6 +43,7 @@ class RunSummary:
     """How a run stands now. `discovered = ok + failed + skipped` always holds.
 
     `skipped` cases are those beyond a limit and, in a run that was `stopped` (which says why), those not reached.
+    `ledger` has every case that ended, as the run folder holds it.
     """
 
     run_id: str
@@ -58,6 +59,7 @@ class RunSummary:
     scores: tuple[MeanScores, ...] = ()
     unscored: int = 0
     stopped: str = ""
+    ledger: Ledger = field(default_factory=lambda: Ledger("", {}, {}), repr=False)
 
     def __post_init__(self) -> None:
         if self.discovered != self.ok + self.failed + self.skipped:
@@ -243,6 +245,7 @@ def _summarise(job: Job, ledger: Ledger, already_done: int, stopped: str) -> Run
         scores=tuple(mean_scores(read_table(job.store, "regions", COLUMNS))),
         unscored=sum(row["status"] == "ok" and row["evaluation"] not in (None, "ok") for row in evaluations),
         stopped=stopped,
+        ledger=ledger,
     )
 
 

@@ -11,7 +11,7 @@ from goat_ray.config import PseudoLabelConfig
 from goat_ray.errors import ConfigError, GoatRayError, StorageError
 from goat_ray.filesystems import use_s3
 from goat_ray.labels import MODALITIES
-from goat_ray.ledger import Done, Ledger, read_ledger
+from goat_ray.ledger import Done
 from goat_ray.patients import patients_of
 from goat_ray.pipeline import inspection, predict
 from goat_ray.pipeline.engine import check_engine
@@ -164,7 +164,8 @@ def _export(work: PseudoLabelling, inspected: RunSummary, predicted: RunSummary)
         "postprocess": config.postprocess.model_dump(),
         "cases": dict(sorted(kept.items())),
     }
-    dataset = Dataset(config.dataset, _entries(work, rows), folds, provenance, about)
+    done = {HUMAN: inspected.ledger.commits, PSEUDO: predicted.ledger.commits}
+    dataset = Dataset(config.dataset, _entries(work, rows, done), folds, provenance, about)
     target = RunStore(join(store.root, config.dataset))
     changed = write_dataset(target, dataset, config.form)
     update_run(store, {"pseudo_labels": {**about, "refused": dict(sorted(refused.items())), "form": config.form}})
@@ -204,30 +205,20 @@ def _place(rows: list[Row], config: PseudoLabelConfig) -> list[dict[str, list[st
     return folds
 
 
-def _entries(work: PseudoLabelling, rows: list[Row]) -> list[Entry]:
-    """The accepted cases, with the hashes that their files were checked by."""
-    store = work.prediction.job.store
-    ledgers = {
-        HUMAN: _by_id(work.inspection),
-        PSEUDO: _by_id(work.prediction.job),
+def _entries(work: PseudoLabelling, rows: list[Row], done: Mapping[str, Mapping[str, Done]]) -> list[Entry]:
+    """The accepted cases, with the hashes that their files were checked by; `done` by source and case."""
+    cases = {
+        source: {case.case_id: case for case in job.discovery.cases}
+        for source, job in ((HUMAN, work.inspection), (PSEUDO, work.prediction.job))
     }
-    entries = []
-    for row in sorted((row for row in rows if row["accepted"]), key=lambda row: row["case_id"]):
-        case, done = ledgers[row["source"]][row["case_id"]]
-        images = tuple(Source(case.images[modality], done.inputs[modality]["sha256"]) for modality in MODALITIES)
-        if row["source"] == HUMAN:
-            label = Source(case.reference or "", done.inputs["reference"]["sha256"])
-        else:
-            key = label_key(case.case_id)
-            label = Source(join(store.root, key), done.outputs[key].sha256)
-        entries.append(Entry(case.case_id, images, label))
-    return entries
+    accepted = sorted((row for row in rows if row["accepted"]), key=lambda row: row["case_id"])
+    return [_entry(work, cases[row["source"]][row["case_id"]], done[row["source"]][row["case_id"]]) for row in accepted]
 
 
-def _by_id(job: Job) -> dict[str, tuple[Case, Done]]:
-    ledger: Ledger = read_ledger(job.store, job.run_id)
-    return {
-        case.case_id: (case, ledger.commits[case.case_id])
-        for case in job.discovery.cases
-        if case.case_id in ledger.commits
-    }
+def _entry(work: PseudoLabelling, case: Case, done: Done) -> Entry:
+    """A case as the dataset has it; the label is the run's own, or the expert's where it has made none."""
+    images = tuple(Source(case.images[modality], done.inputs[modality]["sha256"]) for modality in MODALITIES)
+    key = label_key(case.case_id)
+    if output := done.outputs.get(key):
+        return Entry(case.case_id, images, Source(join(work.prediction.job.store.root, key), output.sha256))
+    return Entry(case.case_id, images, Source(case.reference or "", done.inputs["reference"]["sha256"]))
