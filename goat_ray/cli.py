@@ -13,13 +13,30 @@ from goat_ray import __version__, console
 from goat_ray.cli_ensemble import ensemble_app
 from goat_ray.cli_pseudolabel import pseudo_label
 from goat_ray.errors import ConfigError, EnsembleError, GoatRayError
-from goat_ray.options import RetryCommand, names, pairs, settings
+from goat_ray.options import (
+    Address,
+    Channels,
+    ConfigFile,
+    Device,
+    Limit,
+    Overwrite,
+    RetryCommand,
+    RetryFailed,
+    RunFolder,
+    Set,
+    SetS3,
+    Sites,
+    Suffix,
+    Threads,
+    Verify,
+    Workers,
+    names,
+    pairs,
+    settings,
+)
 from goat_ray.running import (
     BAD_USAGE,
-    RETRY_HELP,
     RUN_FAILED,
-    S3_HELP,
-    SET_HELP,
     again_of,
     carried_out,
     exit_with,
@@ -74,32 +91,32 @@ def predict(
         str | None, typer.Argument(help="Folder, s3:// prefix, nnU-Net raw folder or CSV/parquet manifest.")
     ] = None,
     ensemble: Annotated[str | None, typer.Option(help="ensemble.yaml from `goat-ray ensemble import`.")] = None,
-    out: Annotated[str | None, typer.Option(help="Run folder or s3:// prefix; resumed if it exists.")] = None,
-    config: Annotated[str | None, typer.Option(help="YAML file with any of these settings; flags override it.")] = None,
-    sites: Annotated[str | None, typer.Option(help="CSV or parquet: case_id, site, cohort.")] = None,
+    out: RunFolder = None,
+    config: ConfigFile = None,
+    sites: Sites = None,
     references: Annotated[
         str | None, typer.Option(help="Expert label maps; by default those beside the images, if any.")
     ] = None,
     spec: Annotated[str | None, typer.Option(help=f"How they are scored: {_SPEC_HELP}, or none.")] = None,
     members: Annotated[str | None, typer.Option(help="Comma-separated member codes; all by default.")] = None,
-    suffix: Annotated[list[str] | None, typer.Option(help="Older file suffix, e.g. t1ce=t1c; repeat.")] = None,
-    channels: Annotated[str | None, typer.Option(help="Modalities of _0000, _0001, … for nnU-Net raw.")] = None,
+    suffix: Suffix = None,
+    channels: Channels = None,
     decode: Annotated[str | None, typer.Option(help="majority (default), argmax or regions.")] = None,
-    postprocess: Annotated[str | None, typer.Option(help="adaptive (default), fixed or none.")] = None,
+    postprocess: Annotated[str | None, typer.Option(help="adaptive (default), fixed, minimum or none.")] = None,
     blending: Annotated[str | None, typer.Option(help="exact (default) or nnunet.")] = None,
     mirroring: Annotated[bool | None, typer.Option(help="Average over mirrored inputs (8x the work).")] = None,
     save_probabilities: Annotated[
         bool | None, typer.Option("--save-probabilities", help="Also write P(ET), P(TC) and P(WT) of each case.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cuda or cpu; a GPU where there is one by default.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Predict workers.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one worker.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster; embedded Ray by default.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
-    retry_failed: Annotated[str | None, typer.Option(help=RETRY_HELP, metavar="[CATEGORY…]")] = None,
-    verify: Annotated[bool, typer.Option(help="Compare what is done with its hashes before resuming.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Discard the run that is in --out.")] = False,
+    device: Device = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    limit: Limit = None,
+    address: Address = None,
+    set_: Set = None,
+    retry_failed: RetryFailed = None,
+    verify: Verify = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Segment a cohort: one label map per case, and parquet tables."""
     from goat_ray.config import RunConfig, load_config
@@ -136,10 +153,10 @@ def evaluate(
         str | None, typer.Argument(help="Label maps: folder, s3:// prefix, run folder or CSV/parquet manifest.")
     ] = None,
     references: Annotated[str | None, typer.Option(help="Expert label maps, in the same forms.")] = None,
-    out: Annotated[str | None, typer.Option(help="Run folder or s3:// prefix; resumed if it exists.")] = None,
+    out: RunFolder = None,
     spec: Annotated[str | None, typer.Option(help=f"How to score: {_SPEC_HELP}.")] = None,
-    config: Annotated[str | None, typer.Option(help="YAML file with any of these settings; flags override it.")] = None,
-    sites: Annotated[str | None, typer.Option(help="CSV or parquet: case_id, site, cohort.")] = None,
+    config: ConfigFile = None,
+    sites: Sites = None,
     missing: Annotated[
         str | None, typer.Option(help="A case without prediction: penalise (default, as the organisers) or exclude.")
     ] = None,
@@ -150,12 +167,12 @@ def evaluate(
         bool | None, typer.Option("--exports", help="Also write the organisers' own file formats.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Cases scored at a time.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster; embedded Ray by default.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
-    retry_failed: Annotated[str | None, typer.Option(help=RETRY_HELP, metavar="[CATEGORY…]")] = None,
-    verify: Annotated[bool, typer.Option(help="Compare what is done with its hashes before resuming.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Discard the run that is in --out.")] = False,
+    limit: Limit = None,
+    address: Address = None,
+    set_: Set = None,
+    retry_failed: RetryFailed = None,
+    verify: Verify = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score label maps against references: lesion-wise tables for any maps, ours or a peer's."""
     from goat_ray.config import EvaluateConfig, load_config
@@ -191,7 +208,7 @@ app.command("pseudo-label", cls=RetryCommand)(pseudo_label)
 def status(
     run: Annotated[str, typer.Argument(help="Run folder or s3:// prefix.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", help=S3_HELP)] = None,
+    set_: SetS3 = None,
 ) -> None:
     """Show how far a run is, while it goes on or after: from its commits and errors alone."""
     from goat_ray.status import read_status
@@ -208,7 +225,7 @@ def status(
 def report(
     runs: Annotated[list[str], typer.Argument(help="Run folders or s3:// prefixes; several over different cases.")],
     out: Annotated[str, typer.Option(help="The HTML file; numbers, failures and flags go beside it as tables.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help=S3_HELP)] = None,
+    set_: SetS3 = None,
 ) -> None:
     """Write one self-contained HTML file: how well, where, where it fails, whether to believe it."""
     from goat_ray.report.page import write_report
@@ -222,7 +239,7 @@ def compare(
     run_a: Annotated[str, typer.Argument(help="The run that is compared with.")],
     run_b: Annotated[str, typer.Argument(help="The run that is compared.")],
     out: Annotated[str, typer.Option(help="The HTML file; its numbers go beside it as CSV and parquet.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help=S3_HELP)] = None,
+    set_: SetS3 = None,
 ) -> None:
     """Write the paired differences of two runs on the cases that both have scored, as one HTML file."""
     from goat_ray.report.compare import write_comparison

@@ -5,8 +5,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from goat_ray import console
-from goat_ray.options import names, pairs, settings
-from goat_ray.running import RETRY_HELP, SET_HELP, again_of, carried_out, exit_with
+from goat_ray.options import (
+    Address,
+    Channels,
+    ConfigFile,
+    Device,
+    RetryFailed,
+    Set,
+    Sites,
+    Suffix,
+    Threads,
+    Verify,
+    Workers,
+    names,
+    pairs,
+    settings,
+)
+from goat_ray.running import again_of, carried_out, exit_with
 
 if TYPE_CHECKING:
     from goat_ray.config import PseudoLabelConfig
@@ -31,19 +46,19 @@ def pseudo_label(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show how many cases each gate would keep, of those predicted.")
     ] = False,
-    config: Annotated[str | None, typer.Option(help="YAML file with any of these settings; flags override it.")] = None,
-    sites: Annotated[str | None, typer.Option(help="CSV or parquet: case_id, site, cohort.")] = None,
-    suffix: Annotated[list[str] | None, typer.Option(help="Older file suffix, e.g. t1ce=t1c; repeat.")] = None,
-    channels: Annotated[str | None, typer.Option(help="Modalities of _0000, _0001, … for nnU-Net raw.")] = None,
+    config: ConfigFile = None,
+    sites: Sites = None,
+    suffix: Suffix = None,
+    channels: Channels = None,
     folds: Annotated[int | None, typer.Option(min=2, help="Folds of the labelled cases; 5 by default.")] = None,
-    device: Annotated[str | None, typer.Option(help="cuda or cpu; a GPU where there is one by default.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Predict workers.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one worker.")] = None,
+    device: Device = None,
+    workers: Workers = None,
+    threads: Threads = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N unlabelled cases.")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster; embedded Ray by default.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
-    retry_failed: Annotated[str | None, typer.Option(help=RETRY_HELP, metavar="[CATEGORY…]")] = None,
-    verify: Annotated[bool, typer.Option(help="Compare what is done with its hashes before resuming.")] = False,
+    address: Address = None,
+    set_: Set = None,
+    retry_failed: RetryFailed = None,
+    verify: Verify = False,
     overwrite: Annotated[bool, typer.Option(help="Discard the runs that are in --out.")] = False,
 ) -> None:
     """Predict unlabelled scans, keep what passes the gates, and write it with labelled ones as an nnU-Net dataset."""

@@ -1,13 +1,40 @@
 """How the command line's words become settings: lists, pairs, and options whose values may be left out."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from typer.core import TyperCommand
 
 from goat_ray.errors import Category, ConfigError
 
 RETRY_FLAG = "--retry-failed"
+
+# Options that several commands have alike; a parameter's name is the option's, where none is given here.
+Address = Annotated[str | None, typer.Option(help="Ray cluster; embedded Ray by default.")]
+Channels = Annotated[str | None, typer.Option(help="Modalities of _0000, _0001, … for nnU-Net raw.")]
+ConfigFile = Annotated[str | None, typer.Option(help="YAML file with any of these settings; flags override it.")]
+Device = Annotated[str | None, typer.Option(help="cuda or cpu; a GPU where there is one by default.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")]
+Overwrite = Annotated[bool, typer.Option(help="Discard the run that is in --out.")]
+RetryFailed = Annotated[
+    str | None,
+    typer.Option(
+        help="Try the cases again that failed before: those of the categories named, or all.", metavar="[CATEGORY…]"
+    ),
+]
+RunFolder = Annotated[str | None, typer.Option(help="Run folder or s3:// prefix; resumed if it exists.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any key of the YAML file, e.g. case_timeout_s=600 or s3.profile=lab; repeat."),
+]
+SetS3 = Annotated[list[str] | None, typer.Option("--set", help="How S3 is reached, e.g. s3.profile=lab.")]
+Sites = Annotated[str | None, typer.Option(help="CSV or parquet: case_id, site, cohort.")]
+Suffix = Annotated[list[str] | None, typer.Option(help="Older file suffix, e.g. t1ce=t1c; repeat.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of one worker.")]
+Verify = Annotated[bool, typer.Option(help="Compare what is done with its hashes before resuming.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Predict workers.")]
+
 _ALL = "all"
 
 

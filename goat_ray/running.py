@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 
 ALL_OK, RUN_FAILED, BAD_USAGE, SOME_CASES_FAILED = range(4)
 
-SET_HELP = "Any key of the YAML file, e.g. case_timeout_s=600 or s3.profile=lab; repeat."
-S3_HELP = "How S3 is reached, e.g. s3.profile=lab."
-RETRY_HELP = "Try the cases again that failed before: those of the categories named, or all."
-
 
 class Summary(Protocol):
     """What a job's summary tells of its end: why it was stopped, if it was, and how many cases failed."""
