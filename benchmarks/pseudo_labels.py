@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks._record import record
-from goat_ray.config import GatesConfig, PseudoLabelConfig
 from goat_ray.demo.cohort import EMBEDDED_ENSEMBLE, DemoCase, write_demo_cohort
 from goat_ray.demo.phantoms import BENCHMARK_SEEDS
 from goat_ray.pipeline.progress import LogReporter
 from goat_ray.pipeline.pseudolabel import pseudo_label_cohort
+from goat_ray.pseudolabel.config import GatesConfig, PseudoLabelConfig
 from goat_ray.pseudolabel.stored import read_stored
 from goat_ray.storage import RunStore
 from goat_ray.tables import read_table

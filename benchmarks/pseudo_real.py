@@ -16,10 +16,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks._record import record
-from goat_ray.config import PseudoLabelConfig
 from goat_ray.demo.cohort import EMBEDDED_ENSEMBLE
 from goat_ray.pipeline.progress import LogReporter
 from goat_ray.pipeline.pseudolabel import pseudo_label_cohort
+from goat_ray.pseudolabel.config import PseudoLabelConfig
 from goat_ray.quality import SIGNS
 
 DATA = Path(os.environ.get("GOAT_RAY_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -18,7 +18,7 @@ import psutil
 
 from benchmarks._record import record
 from benchmarks.resume import measure
-from goat_ray.config import PseudoLabelConfig
+from goat_ray.pseudolabel.config import PseudoLabelConfig
 from tests import chaos
 from tests.cohorts import phantom, write_case, write_tiny_ensemble
 from tests.inline import pseudo_label_inline

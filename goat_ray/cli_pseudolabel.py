@@ -24,7 +24,7 @@ from goat_ray.options import (
 from goat_ray.running import again_of, carried_out, exit_with
 
 if TYPE_CHECKING:
-    from goat_ray.config import PseudoLabelConfig
+    from goat_ray.pseudolabel.config import PseudoLabelConfig
 
 _COHORT_HELP = "Unlabelled scans: folder, s3:// prefix, nnU-Net raw folder or CSV/parquet manifest."
 
@@ -62,7 +62,8 @@ def pseudo_label(
     overwrite: Annotated[bool, typer.Option(help="Discard the runs that are in --out.")] = False,
 ) -> None:
     """Predict unlabelled scans, keep what passes the gates, and write it with labelled ones as an nnU-Net dataset."""
-    from goat_ray.config import PseudoLabelConfig, load_config
+    from goat_ray.config import load_config
+    from goat_ray.pseudolabel.config import PseudoLabelConfig
 
     chosen: dict[str, Any] = {"preset": gates} if gates else {}
     flags: dict[str, Any] = {

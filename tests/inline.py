@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from goat_ray.cases import Case
-from goat_ray.config import EvaluateConfig, PseudoLabelConfig, RunConfig
+from goat_ray.config import EvaluateConfig, RunConfig
 from goat_ray.metrics.specs import find_policy
 from goat_ray.pipeline import evaluate, inspection, predict, pseudolabel
 from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Engine, RunSummary, carry_out
@@ -13,6 +13,7 @@ from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.rows import Row, reference_row
 from goat_ray.pipeline.stages import CommitCase, Predict
 from goat_ray.pipeline.stopping import Stop
+from goat_ray.pseudolabel.config import PseudoLabelConfig
 
 Stage = Callable[[Row], Row]
 

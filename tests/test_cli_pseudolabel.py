@@ -7,10 +7,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from goat_ray import cli
-from goat_ray.config import PseudoLabelConfig
 from goat_ray.pipeline import pseudolabel
 from goat_ray.pipeline.job import Again, RunSummary
 from goat_ray.pipeline.pseudolabel import PseudoLabelSummary
+from goat_ray.pseudolabel.config import PseudoLabelConfig
 from tests.cohorts import write_case, write_tiny_ensemble
 from tests.inline import pseudo_label_inline
 from tests.pipeline.test_pseudolabel import write_labelled

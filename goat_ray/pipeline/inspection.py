@@ -1,7 +1,7 @@
 """Inspection of labelled cases: what must hold before their label maps are trusted, as a run of its own."""
 
 from goat_ray.cases import Discovery, FailedCase, discover
-from goat_ray.config import METHOD_VERSION, PseudoLabelConfig
+from goat_ray.config import METHOD_VERSION
 from goat_ray.discovery import DATASET_JSON, read_dataset_json
 from goat_ray.errors import CaseError, Category, ConfigError, EnsembleError, Failure
 from goat_ray.labels import MODALITIES, Label, label_scheme
@@ -9,6 +9,7 @@ from goat_ray.pipeline.checks import Inspect
 from goat_ray.pipeline.engine import surroundings_of
 from goat_ray.pipeline.job import Job
 from goat_ray.pipeline.provenance import about_run
+from goat_ray.pseudolabel.config import PseudoLabelConfig
 from goat_ray.pseudolabel.stored import LABELLED_FOLDER
 from goat_ray.runs import open_run
 from goat_ray.storage import RunStore, absolute, exists, join

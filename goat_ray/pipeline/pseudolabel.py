@@ -7,7 +7,6 @@ from typing import Any
 
 from goat_ray.cases import Case
 from goat_ray.commits import label_key
-from goat_ray.config import PseudoLabelConfig
 from goat_ray.errors import ConfigError, GoatRayError, StorageError
 from goat_ray.filesystems import use_s3
 from goat_ray.labels import MODALITIES
@@ -17,6 +16,7 @@ from goat_ray.pipeline import inspection, predict
 from goat_ray.pipeline.engine import check_engine
 from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Engine, Job, RunSummary, carry_out
 from goat_ray.pipeline.progress import Reporter, Silent
+from goat_ray.pseudolabel.config import PseudoLabelConfig
 from goat_ray.pseudolabel.dataset import Dataset, Entry, check_in_place, write_dataset
 from goat_ray.pseudolabel.files import Source
 from goat_ray.pseudolabel.gates import limits_of

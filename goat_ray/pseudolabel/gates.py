@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from goat_ray.config import GatesConfig
+from goat_ray.pseudolabel.config import GatesConfig
 from goat_ray.quality import PUBLISHED_LIMITS, SIGNS, Limit
 
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import pandas as pd
 
-from goat_ray.config import GatesConfig
+from goat_ray.pseudolabel.config import GatesConfig
 from goat_ray.pseudolabel.gates import best_first, limits_of, why_out
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from goat_ray.config import GatesConfig
 from goat_ray.errors import ConfigError, MissingFile
+from goat_ray.pseudolabel.config import GatesConfig
 from goat_ray.pseudolabel.gates import limits_of
 from goat_ray.pseudolabel.selection import eligible, select
 from goat_ray.pseudolabel.sweep import sweep

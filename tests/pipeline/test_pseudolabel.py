@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from goat_ray.config import GatesConfig, PseudoLabelConfig
 from goat_ray.errors import ConfigError, GoatRayError
 from goat_ray.labels import MODALITIES
 from goat_ray.pipeline.job import Again
 from goat_ray.pipeline.pseudolabel import pseudo_label_cohort
+from goat_ray.pseudolabel.config import GatesConfig, PseudoLabelConfig
 from goat_ray.pseudolabel.stored import sweep_run
 from goat_ray.storage import RunStore, list_files
 from goat_ray.tables import read_table

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from goat_ray.config import GatesConfig
+from goat_ray.pseudolabel.config import GatesConfig
 from goat_ray.pseudolabel.gates import best_first, breaks, limits_of, why_out
 from goat_ray.quality import PUBLISHED_LIMITS, SIGNS, Limit
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from goat_ray.config import GatesConfig
+from goat_ray.pseudolabel.config import GatesConfig
 from goat_ray.pseudolabel.selection import eligible, select
 from goat_ray.quality import SIGNS
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from goat_ray.config import GatesConfig
+from goat_ray.pseudolabel.config import GatesConfig
 from goat_ray.pseudolabel.gates import best_first, limits_of
 from goat_ray.pseudolabel.provenance import HUMAN, PSEUDO
 from goat_ray.pseudolabel.selection import Reason
