@@ -15,6 +15,7 @@ from goat_ray.demo import cohort
 from goat_ray.errors import GoatRayError
 from goat_ray.members.cards import CARD_FILE
 from goat_ray.pipeline.job import RunSummary
+from tests.browser import CHROMIUM, SIGHTS, check, check_print
 
 WHOLE, BROKEN = cohort.DEMO_CASES[0], cohort.DEMO_CASES[-1]
 
@@ -48,6 +49,10 @@ def test_the_demo_loses_exactly_its_broken_case_and_says_where_to_look(
     assert {row["case_id"]: row["status"] for row in cases} == {WHOLE.case_id: "ok", BROKEN.case_id: "failed"}
     assert [row["site"] for row in cases] == [WHOLE.site, BROKEN.site]
     assert cases[0]["members"] == ["ResNetM", "ResNetL", "ResNetXL", "FinetuneM", "FinetuneL", "FinetuneXL", "UMamba"]
+    if CHROMIUM:
+        for width, scheme in SIGHTS:
+            assert check(tmp_path / "report.html", tmp_path, width, scheme) == 1
+        check_print(tmp_path / "report.html", tmp_path)
 
 
 def test_a_demo_that_ends_otherwise_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

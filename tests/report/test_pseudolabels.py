@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from goat_ray.report.page import write_report
+from tests.browser import CHROMIUM, SIGHTS, check
 from tests.inline import pseudo_label_inline
 from tests.pipeline.test_pseudolabel import UNLABELLED, make_sources
 
@@ -61,6 +62,12 @@ def test_extremes_of_kept_and_refused_cases_are_shown_with_the_reason(page: Path
         assert f"three planes through {case_id}" in html
     assert "Among the surest of those kept" in html
     assert "Among the surest of those refused by a gate: dice_wt is" in html
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize(("width", "scheme"), SIGHTS)
+def test_the_page_works_and_fits(page: Path, tmp_path: Path, width: int, scheme: str) -> None:
+    assert check(page, tmp_path, width, scheme) >= len(UNLABELLED)
 
 
 def test_runs_that_make_none_have_no_such_part(predicted: Path, tmp_path: Path) -> None:
