@@ -258,7 +258,8 @@ def test_nnunet_verifies_plans_and_preprocesses_both_forms(made: Path, sources: 
         assert {path.stem for path in (tmp_path / "p" / name / "nnUNetPlans_3d_fullres").glob("*.pkl")} == kept
 
 
-# nnU-Net's own program, with threads in place of its process pools: each process would import all of it again.
+# nnU-Net's own program, with threads in place of its process pools: each process would import all of it again. And its
+# intensity statistics from few voxels: it draws a hundred million, with replacement where there are not so many.
 PREPROCESS = """
 import multiprocessing.pool
 import sys
@@ -267,7 +268,14 @@ class Threads:
     Pool = staticmethod(multiprocessing.pool.ThreadPool)
 
 multiprocessing.get_context = lambda method=None: Threads
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
+
+start = DatasetFingerprintExtractor.__init__
+def start_with_few_voxels(self, *arguments, **settings):
+    start(self, *arguments, **settings)
+    self.num_foreground_voxels_for_intensitystats = 10_000
+DatasetFingerprintExtractor.__init__ = start_with_few_voxels
 sys.argv = ["plan", "-d", "603", "604", "-c", "3d_fullres", "--verify_dataset_integrity", "-npfp", "1", "-np", "1"]
 plan_and_preprocess_entry()
 """
