@@ -28,4 +28,9 @@ def test_a_comparison_has_the_paired_differences(run: Path, better: Path, tmp_pa
     best = both.assign(difference=difference).sort_values(["difference", "case_id"]).iloc[-1]
     title, where = "Largest losses and gains: WT, brats2023-gli", f"{best['case_id']} / {best['site_a']}"
     assert value(numbers, title, where, "B minus A") == pytest.approx(difference.max())
+    for site, here in both.assign(difference=difference).groupby("site_a"):
+        row = f"WT, brats2023-gli / lesion-wise Dice / {site}"
+        assert value(numbers, "Differences by site", row, "mean difference") == pytest.approx(here["difference"].mean())
+        assert value(numbers, "Differences by site", row, "cases") == here["difference"].notna().sum()
+        assert value(numbers, "Differences by site", row, "B wins") == (here["difference"] > 1e-9).sum()
     assert "same settings and weights" in out.read_text()

@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 
 from goat_ray.errors import ConfigError
+from goat_ray.metrics.specs import SPECS
 from goat_ray.report.blocks import numbers as numbers_of
 from goat_ray.report.data import load_cohort
 from goat_ray.report.page import SECTIONS, csv_of, write_page, write_report
 from goat_ray.report.rendering import render
 from goat_ray.report.sections.cohort import provenance
+from goat_ray.report.sections.method import trust
 from tests.report.runs import HOSTILE_SITE, cohort_of, table, twin, value
 
 
@@ -172,6 +174,40 @@ def test_without_references_everything_but_the_scores_is_there(predicted: Path, 
     )
     steps = table(predicted, "timings").query("step == 'read'")["seconds"]
     assert value(numbers, "Time a case", "read", "median (s)") == pytest.approx(steps.median())
+
+
+def test_reasons_are_counted_as_the_list_beside_the_page_has_them(page: Path, numbers: pd.DataFrame) -> None:
+    listed = pd.read_csv(page.with_suffix(".failures.csv"), keep_default_na=False)
+    counts = listed[listed["score"] != ""]["reason"].value_counts()
+    told = numbers.query("table == 'Reasons'")
+    assert counts.sum() == told["value"].sum() > 0
+    for row, count in zip(told["row"], told["value"], strict=True):
+        assert count == counts.get(row.split(" / ")[0], 0)
+
+
+def test_the_rules_are_those_of_the_spec(numbers: pd.DataFrame) -> None:
+    told = numbers.query("table == 'Rules of scoring'").groupby("column")["value"].agg(list)
+    regions = SPECS["brats2023-gli"].regions
+    order = ["WT", "TC", "ET", "NETC", "SNFH"]
+    assert told["joined within (voxels)"] == [regions[name].dilation_vox for name in order]
+    assert told["not scored up to (mm³)"] == [regions[name].min_volume_mm3 for name in order]
+    assert set(told["penalty (mm)"]) == {374}
+
+
+def test_a_sign_is_ranked_against_the_score() -> None:
+    rng = np.random.default_rng(5)
+    score, sign = rng.random(12), rng.random(12)
+    ids = [{"case_id": f"case-{number}", "site": "s"} for number in range(12)]
+    about = {"region": "WT", "spec": "x", "official": True}
+    regions = [
+        {**one, **about, "lw_dice": high, "member_dice_mean": sure}
+        for one, high, sure in zip(ids, score, sign, strict=True)
+    ]
+    found = numbers_of([trust(cohort_of(cases=[{**one, "status": "ok"} for one in ids], regions=regions))])
+    expected = pd.Series(score).rank().corr(pd.Series(sign).rank())
+    row = "WT, x / members agree (mean Dice of pairs)"
+    column = "rank correlation with the score"
+    assert value(found, "Do the signs tell good from bad?", row, column) == pytest.approx(expected)
 
 
 def test_a_failed_case_is_told_with_what_to_do(page: Path) -> None:
