@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,26 @@ from goat_ray.cases import Case
 from goat_ray.config import RunConfig
 from goat_ray.labels import REGIONS
 from goat_ray.pipeline import predict
+from goat_ray.pipeline.dataset import Stages
 from goat_ray.pipeline.job import RunSummary
 from goat_ray.pipeline.rows import Row
-from goat_ray.pipeline.stages import Predict, PredictSettings
+from goat_ray.pipeline.stages import Predict, PredictSettings, Read
 from goat_ray.storage import RunStore, list_files, read_bytes
 from tests.cohorts import write_case
 
 POISON = "case-zz-poison"  # last in order, so that a limit leaves it out
 PAUSE_S = float(os.environ.get("CHAOS_PAUSE_S", "0.2"))
+READ_PAUSE_S = float(os.environ.get("CHAOS_READ_PAUSE_S", "0"))
 STABLE_TABLES = ("cases", "regions", "lesions", "components", "failures")
+
+
+class StubRead(Read):
+    """Reading that takes its time and tells of each case."""
+
+    def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
+        log(self.surroundings.root, "read", case.case_id)
+        time.sleep(READ_PAUSE_S)
+        return super()._work(case, row, context)
 
 
 class ThresholdPredict(Predict):
@@ -133,7 +144,13 @@ def lasting(root: str) -> dict[str, bytes]:
 def carry_out(config: RunConfig) -> RunSummary:
     """`predict_cohort` with workers that cost nothing."""
     genuine = predict.stages_of
-    predict.stages_of = partial(genuine, worker=StubPredict)  # type: ignore[assignment]
+
+    def stubs(prediction: predict.Prediction, device: str, threads: int) -> Stages:
+        stages = genuine(prediction, device, threads, StubPredict)
+        read = stages.read
+        return replace(stages, read=StubRead(read.preprocessings, read.thumbnails, read.surroundings))
+
+    predict.stages_of = stubs  # type: ignore[assignment]
     try:
         return predict.predict_cohort(config)
     finally:
