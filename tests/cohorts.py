@@ -1,12 +1,17 @@
 """Tiny cohorts and ensembles for tests of the whole path."""
 
+import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
+from goat_ray.demo.cohort import EMBEDDED_ENSEMBLE
 from goat_ray.demo.phantoms import Phantom, make_phantom
 from goat_ray.labels import MODALITIES
+from goat_ray.members.cards import CARD_FILE
 
 SHAPE = (30, 34, 28)
 REGION_LABELS = {"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}
@@ -59,3 +64,15 @@ def write_tiny_ensemble(folder: Path, *, poisoned: bool = False) -> Path:
 
 def _other_order() -> dict[str, dict[str, str]]:
     return {"channel_names": {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}}
+
+
+def embedded_with_small_windows(folder: Path) -> Path:
+    """The embedded members on windows that just hold a small head: theirs take seconds each, whatever is in them."""
+    shutil.copytree(EMBEDDED_ENSEMBLE.parent, folder)
+    manifest = folder / EMBEDDED_ENSEMBLE.name
+    for path in folder.rglob(CARD_FILE):
+        before = path.read_bytes()
+        path.write_text(json.dumps({**json.loads(before), "patch_size": [32, 48, 32]}))
+        hashes = (hashlib.sha256(data).hexdigest() for data in (before, path.read_bytes()))
+        manifest.write_text(manifest.read_text().replace(*hashes))
+    return manifest

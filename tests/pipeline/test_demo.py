@@ -1,8 +1,5 @@
 """The demo command, on two of its cases: a whole one and the one that is broken on purpose."""
 
-import hashlib
-import json
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -13,25 +10,13 @@ from typer.testing import CliRunner
 from goat_ray import cli
 from goat_ray.demo import cohort
 from goat_ray.errors import GoatRayError
-from goat_ray.members.cards import CARD_FILE
 from goat_ray.pipeline.job import RunSummary
 from tests.browser import CHROMIUM, SIGHTS, check, check_print
+from tests.cohorts import embedded_with_small_windows
 
 WHOLE, BROKEN = cohort.DEMO_CASES[0], cohort.DEMO_CASES[-1]
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-
-
-def with_small_windows(folder: Path) -> Path:
-    """The embedded members on windows that just hold a small head: theirs take seconds each, whatever is in them."""
-    shutil.copytree(cohort.EMBEDDED_ENSEMBLE.parent, folder)
-    manifest = folder / cohort.EMBEDDED_ENSEMBLE.name
-    for path in folder.rglob(CARD_FILE):
-        before = path.read_bytes()
-        path.write_text(json.dumps({**json.loads(before), "patch_size": [32, 48, 32]}))
-        hashes = (hashlib.sha256(data).hexdigest() for data in (before, path.read_bytes()))
-        manifest.write_text(manifest.read_text().replace(*hashes))
-    return manifest
 
 
 def test_the_demo_loses_exactly_its_broken_case_and_says_where_to_look(
@@ -40,7 +25,7 @@ def test_the_demo_loses_exactly_its_broken_case_and_says_where_to_look(
     assert BROKEN.case_id == cohort.BROKEN_CASE
     write = partial(cohort.write_demo_cohort, cases=(WHOLE, BROKEN), shape=(32, 36, 30))
     monkeypatch.setattr(cohort, "write_demo_cohort", write)
-    monkeypatch.setattr(cohort, "EMBEDDED_ENSEMBLE", with_small_windows(tmp_path / "ensemble"))
+    monkeypatch.setattr(cohort, "EMBEDDED_ENSEMBLE", embedded_with_small_windows(tmp_path / "ensemble"))
     done = CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0
     assert cohort.BROKEN_CASE in done.output

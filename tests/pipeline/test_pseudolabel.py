@@ -2,10 +2,7 @@
 
 import gzip
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,48 +234,6 @@ def test_in_place_nothing_is_copied(made: Path, sources: Sources, tmp_path: Path
         assert len(case["images"]) == 4
         assert all(Path(file).is_file() for file in (*case["images"], case["label"]))
     assert cases["hosp-1"]["label"] == str(out / "labels" / "hosp-1.nii.gz")
-
-
-def test_nnunet_verifies_plans_and_preprocesses_both_forms(made: Path, sources: Sources, tmp_path: Path) -> None:
-    out = shutil.copytree(made, tmp_path / "out")
-    pseudo_label_inline(sources.config(out=str(out), form="in-place", dataset="Dataset604_InPlace"))
-    places = {"nnUNet_raw": out, "nnUNet_preprocessed": tmp_path / "p", "nnUNet_results": tmp_path / "r"}
-    done = subprocess.run(
-        [sys.executable, "-c", PREPROCESS],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **{name: str(place) for name, place in places.items()}},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("verify_dataset_integrity Done") == 2
-    assert "Error" not in done.stdout
-    kept = {case_id for (_, case_id), row in provenance(out).items() if row["accepted"]}
-    for name in (NAME, "Dataset604_InPlace"):
-        assert {path.stem for path in (tmp_path / "p" / name / "nnUNetPlans_3d_fullres").glob("*.pkl")} == kept
-
-
-# nnU-Net's own program, with threads in place of its process pools: each process would import all of it again. And its
-# intensity statistics from few voxels: it draws a hundred million, with replacement where there are not so many.
-PREPROCESS = """
-import multiprocessing.pool
-import sys
-
-class Threads:
-    Pool = staticmethod(multiprocessing.pool.ThreadPool)
-
-multiprocessing.get_context = lambda method=None: Threads
-from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
-
-start = DatasetFingerprintExtractor.__init__
-def start_with_few_voxels(self, *arguments, **settings):
-    start(self, *arguments, **settings)
-    self.num_foreground_voxels_for_intensitystats = 10_000
-DatasetFingerprintExtractor.__init__ = start_with_few_voxels
-sys.argv = ["plan", "-d", "603", "604", "-c", "3d_fullres", "--verify_dataset_integrity", "-npfp", "1", "-np", "1"]
-plan_and_preprocess_entry()
-"""
 
 
 def test_a_dry_run_counts_from_what_is_stored(made: Path) -> None:
