@@ -23,6 +23,7 @@ _STRING_TAG, _INT_TAG, _FLOAT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("s
 
 Decode = Literal["majority", "argmax", "regions"]
 Blending = Literal["exact", "nnunet"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 DEFAULT_SPEC = "brats2023-gli"
@@ -85,6 +86,15 @@ class JobConfig(Settings):
     max_failure_rate: float = Field(0.8, gt=0, le=1, description="stop when more of the cases tried have failed")
 
 
+class PoolConfig(Settings):
+    """Predict workers that hold some of the members; cases pass the pools in order."""
+
+    members: tuple[str, ...] = Field(min_length=1, description="codes, in the ensemble's order")
+    workers: int | None = Field(None, ge=1, description="how many; in proportion to the work when unset")
+    accelerator_type: str | None = Field(None, description="GPU type, as Ray calls it, e.g. A10G")
+    python: str | None = Field(None, description="interpreter on the workers, where another environment is needed")
+
+
 class RunConfig(JobConfig):
     """Everything `goat-ray predict` needs to know; flags override the YAML file."""
 
@@ -99,6 +109,9 @@ class RunConfig(JobConfig):
     decode: Decode = Field("majority", description="how merged probabilities become labels")
     blending: Blending = Field("exact", description="fp32 blending, or nnU-Net's own fp16 arithmetic")
     mirroring: bool = Field(False, description="average over each member's mirrored inputs (8x the work)")
+    precision: Precision = Field(
+        "float32", description="of the networks; bfloat16, or float16 on a GPU, is faster and changes some labels"
+    )
     postprocess: PostprocessConfig = PostprocessConfig()
 
     thumbnails: bool = Field(True, description="draw a small picture of each case")
@@ -106,6 +119,10 @@ class RunConfig(JobConfig):
 
     device: Literal["cpu", "cuda"] | None = Field(None, description="cuda or cpu; a GPU where there is one when unset")
     threads: int | None = Field(None, ge=1, description="CPU threads of one predict actor")
+    placement: Literal["resident", "shard"] | None = Field(
+        None, description="every member in every worker, or divided between pools; as memory allows when unset"
+    )
+    pools: tuple[PoolConfig, ...] = Field((), description="which members go together; as memory allows when unset")
     windows_per_batch: int = Field(4, ge=1, le=64, description="windows per forward pass")
 
     def fingerprint(self, ensemble_sha256: str, specs: Mapping[str, str]) -> dict[str, Any]:
@@ -124,6 +141,7 @@ class RunConfig(JobConfig):
             "decode": self.decode,
             "blending": self.blending,
             "mirroring": self.mirroring,
+            "precision": self.precision,
             "suffixes": self.suffixes,
             "channels": self.channels,
             "postprocess": self.postprocess.model_dump(),

@@ -33,12 +33,12 @@ def write_case(cohort: Path, case_id: str, seed: int = 1) -> Path:
     return folder
 
 
-def write_tiny_ensemble(folder: Path, *, poisoned: bool = False) -> Path:
+def write_tiny_ensemble(folder: Path, *, poisoned: str = "") -> Path:
     """Import two members with random weights, of different channel orders and label schemes; returns the manifest.
 
     Args:
         folder: where results folders and the ensemble go.
-        poisoned: give the second member a weight that is not a number.
+        poisoned: the member, Labels or Regions, that is given a weight that is not a number.
     """
     # Only here: workers that import this module for its phantoms start much faster without torch.
     import torch
@@ -54,7 +54,7 @@ def write_tiny_ensemble(folder: Path, *, poisoned: bool = False) -> Path:
     ):
         plans = small_plans(patch=(24, 24, 16))
         state = nnunet_network(plans, 4, heads, deep_supervision=False).state_dict()
-        if poisoned and code == "Regions":
+        if code == poisoned:
             state["decoder.seg_layers.1.bias"][0] = float("nan")
         sources.append(f"{code}={write_results_folder(folder / code, plans, dataset, state)}")
     manifest = folder / "ensemble.yaml"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from goat_ray.cases import Case
 from goat_ray.config import EvaluateConfig, RunConfig
@@ -11,7 +12,7 @@ from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Engine, RunSummary, carr
 from goat_ray.pipeline.passes import Care, Stream
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.rows import Row, reference_row
-from goat_ray.pipeline.stages import CommitCase, Predict
+from goat_ray.pipeline.stages import CommitCase, Predict, Shard
 from goat_ray.pipeline.stopping import Stop
 from goat_ray.pseudolabel.config import PseudoLabelConfig
 
@@ -42,17 +43,19 @@ def engine_of(make_stages: Callable[[], Sequence[Stage]]) -> Engine:
 def predict_inline(
     config: RunConfig, again: Again = NOTHING_AGAIN, *, overwrite: bool = False, worker: type[Predict] = Predict
 ) -> RunSummary:
-    """`predict_cohort` without Ray."""
+    """`predict_cohort` without Ray; members go together as `config.pools` says."""
     prediction = predict.prepare(config, overwrite=overwrite)
     return carry_out(prediction.job, _prediction_engine(prediction, worker), Silent(), again)
 
 
 def _prediction_engine(prediction: predict.Prediction, worker: type[Predict]) -> Engine:
     stages = predict.stages_of(prediction, "cpu", 1, worker)
+    pools = [pool.members for pool in prediction.config.pools] or [None]
+    shards = [Shard(held, held == pools[0], held == pools[-1]) for held in pools]
 
     def make() -> Sequence[Stage]:
-        commit = CommitCase(stages.surroundings, stages.run_id)
-        return stages.read, worker(stages.predict), stages.finish, commit
+        workers = [worker(replace(stages.predict, shard=shard)) for shard in shards]
+        return stages.read, *workers, stages.finish, CommitCase(stages.surroundings, stages.run_id)
 
     return engine_of(make)
 

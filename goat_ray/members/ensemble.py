@@ -239,7 +239,11 @@ def _local_weights(uri: str, entry: ManifestMember) -> Path:
         path = Path(uri)
         if not path.is_file():
             raise EnsembleError(f"member {entry.code}: its weights {uri} are missing; import it again")
-        _check_hash(file_sha256(path), entry.weights_sha256, uri, entry)
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise EnsembleError(f"member {entry.code}: {uri} cannot be read ({error.strerror})") from error
+        _check_hash(found, entry.weights_sha256, uri, entry)
         return path
     path = _cache() / f"{entry.weights_sha256}.safetensors"
     if not path.is_file() or file_sha256(path) != entry.weights_sha256:

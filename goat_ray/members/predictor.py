@@ -1,23 +1,23 @@
 """All members of an ensemble on one device: a preprocessed case in, one label map out."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from goat_ray.config import Precision
 from goat_ray.errors import CaseError, Category, EnsembleError
 from goat_ray.labels import LabelScheme
 from goat_ray.members.agreement import BitSets, agreement, bit_sets
 from goat_ray.members.blending import Recipe, Tiling, blend, tile
 from goat_ray.members.ensemble import Ensemble, Member, check_members, load_network
-from goat_ray.members.kernels import with_group_norm
+from goat_ray.members.kernels import in_bfloat16, with_group_norm
 from goat_ray.members.merge import Rule, canonical_probabilities, confidence, decode, quantised_regions
 from goat_ray.members.plans import Preprocessing
 from goat_ray.members.preprocess import Preprocessed, preprocessing_problem, restore
@@ -42,7 +42,8 @@ class PredictorSettings:
         mirroring: average each window over the flips that its member was trained with.
         device: a torch device, `cpu` or `cuda:0`.
         threads: CPU threads of torch in this process; None leaves them as they are.
-        precision: of the forward passes; half precisions run under autocast as nnU-Net does on a GPU.
+        precision: of the forward passes. On a GPU the halves run under autocast, as nnU-Net does there, and float32
+            is that, not TF32; a CPU has bfloat16 only, see `kernels.in_bfloat16`.
         keep_probabilities: return the merged probabilities too.
     """
 
@@ -52,7 +53,7 @@ class PredictorSettings:
     mirroring: bool = False
     device: str = "cpu"
     threads: int | None = None
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     keep_probabilities: bool = False
 
 
@@ -81,14 +82,34 @@ class Prediction:
         return quantised_regions(torch.from_numpy(self.probabilities)).numpy()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RunningSum:
+    """What the first members of an ensemble amount to, for the next predictor to go on with.
+
+    Attributes:
+        merged: sum of their weighted class probabilities, fp32 (4, z, y, x).
+        drawn: what each would have drawn alone, by code in the order of the sum.
+        member_seconds: wall time of each.
+    """
+
+    merged: NDArray[np.float32]
+    drawn: dict[str, BitSets]
+    member_seconds: dict[str, float]
+
+
 class Predictor:
-    """Every member of an ensemble, loaded and resident on one device.
+    """Members of an ensemble, loaded and resident on one device.
+
+    Args:
+        ensemble: all members; each has its share of the whole sum.
+        settings: how to predict.
+        held: codes of the members that this one holds; all when None.
 
     Raises:
         EnsembleError: a member cannot be loaded or put on the device.
     """
 
-    def __init__(self, ensemble: Ensemble, settings: PredictorSettings) -> None:
+    def __init__(self, ensemble: Ensemble, settings: PredictorSettings, held: Sequence[str] | None = None) -> None:
         check_members(ensemble)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
@@ -97,14 +118,26 @@ class Predictor:
         # The fastest algorithm may differ from worker to worker, and with it the last bits.
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
-        self._members = [(member, _resident(member, settings), self._ladder(member)) for member in ensemble.members]
+        # Otherwise convolutions in float32 keep 10 bits of each factor.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        self._members = [
+            (member, _resident(member, settings), self._ladder(member))
+            for member in ensemble.members
+            if held is None or member.code in held
+        ]
         self._decoder = Ladder("the decoder", Rung(1, self._device))
         self._total_weight = sum(member.weight for member in ensemble.members)
 
     def _ladder(self, member: Member) -> Ladder:
         return Ladder(f"member {member.code}", Rung(self._settings.windows_per_batch, self._device))
 
-    def predict(self, volumes: Mapping[Preprocessing, Preprocessed]) -> Prediction:
+    @property
+    def device_peak_bytes(self) -> int | None:
+        """Most memory of the device that torch has held for this process so far; None on CPUs."""
+        return torch.cuda.max_memory_reserved(self._device) if self._device.type == "cuda" else None
+
+    def predict(self, volumes: Mapping[Preprocessing, Preprocessed], before: RunningSum | None = None) -> Prediction:
         """Merge all members' probabilities of one case, in manifest order, and decode them.
 
         Whoever runs out of device memory tries again in less of it, see `recovery.Rung`. Forward passes and
@@ -113,20 +146,30 @@ class Predictor:
 
         Args:
             volumes: the case, once for each preprocessing among the members, channels as in `MODALITIES`.
+            before: the sum of the members that come before the ones held here, if there are any.
 
         Raises:
             CaseError: `non_finite_output`, `out_of_memory` or `model_failed`, naming the member; never a
                 result of fewer members than the ensemble has.
             DeviceLostError: the device failed for good; the case may be sound.
         """
-        case = _Case(volumes)
-        seconds: dict[str, float] = {}
+        case = _Case(volumes, before)
         with torch.inference_mode():
-            for member, network, ladder in self._members:
-                started = time.perf_counter()
-                ladder.run(partial(self._add, case, member, network))
-                seconds[member.code] = time.perf_counter() - started
-            return self._decoder.run(partial(self._decoded, case, seconds))
+            self._add_members(case)
+            return self._decoder.run(partial(self._decoded, case))
+
+    def add(self, volumes: Mapping[Preprocessing, Preprocessed], before: RunningSum | None = None) -> RunningSum:
+        """The sum of one case's members up to the last one held here; see `predict`."""
+        case = _Case(volumes, before)
+        with torch.inference_mode():
+            self._add_members(case)
+            return RunningSum(_sum_of(case).cpu().numpy(), case.drawn, case.seconds)
+
+    def _add_members(self, case: "_Case") -> None:
+        for member, network, ladder in self._members:
+            started = time.perf_counter()
+            ladder.run(partial(self._add, case, member, network))
+            case.seconds[member.code] = time.perf_counter() - started
 
     def _add(self, case: "_Case", member: Member, network: nn.Module, rung: Rung) -> None:
         case.make_room(rung)
@@ -149,7 +192,7 @@ class Predictor:
     def _logits(self, tiling: Tiling, member: Member, network: nn.Module, rung: Rung) -> Tensor:
         settings = self._settings
         flips = _flips(member.card.mirroring_axes) if settings.mirroring else []
-        half = settings.precision != "float32"
+        half = settings.precision != "float32" and self._device.type != "cpu"
         with torch.autocast(self._device.type, getattr(torch, settings.precision), enabled=half):
             return blend(
                 tiling,
@@ -158,30 +201,35 @@ class Predictor:
                 windows_per_batch=rung.windows_per_batch,
             )
 
-    def _decoded(self, case: "_Case", seconds: dict[str, float], rung: Rung) -> Prediction:
+    def _decoded(self, case: "_Case", rung: Rung) -> Prediction:
         case.make_room(rung)
-        if case.merged is None:
-            raise EnsembleError("the ensemble has no members")
-        labels = decode(case.merged, self._settings.decode)
+        merged = _sum_of(case)
+        labels = decode(merged, self._settings.decode)
         return Prediction(
             labels=labels.cpu().numpy(),
-            confidence=confidence(case.merged, labels),
+            confidence=confidence(merged, labels),
             agreement=agreement(case.drawn.values()),
-            member_seconds=seconds,
-            probabilities=case.merged.cpu().numpy() if self._settings.keep_probabilities else None,
+            member_seconds=case.seconds,
+            probabilities=merged.cpu().numpy() if self._settings.keep_probabilities else None,
         )
 
 
 class _Case:
     """A case under way: its windows, what each member would have drawn alone, and the sum of the members so far.
 
-    The sum never returns from the host.
+    Once a rung has put the sum on the host, it never returns from there.
     """
 
-    def __init__(self, volumes: Mapping[Preprocessing, Preprocessed]) -> None:
+    def __init__(self, volumes: Mapping[Preprocessing, Preprocessed], before: RunningSum | None) -> None:
         self.volumes = volumes
         self.merged: Tensor | None = None
         self.drawn: dict[str, BitSets] = {}
+        self.seconds: dict[str, float] = {}
+        self._arriving = before is not None
+        if before is not None:
+            self.merged = torch.from_numpy(before.merged.copy())  # what comes from a store is read-only
+            self.drawn |= before.drawn
+            self.seconds |= before.member_seconds
         self._tilings: dict[_TilingKey, Tiling] = {}
 
     def tiling(self, member: Member, recipe: Recipe, canvas: torch.device) -> Tiling:
@@ -197,10 +245,19 @@ class _Case:
         self.merged = share if self.merged is None else self.merged.add_(share.to(self.merged.device))
 
     def make_room(self, rung: Rung) -> None:
-        """Leave the device if that is where a rung has no canvas."""
+        """Leave the device if a rung has no canvas there; a sum that has just arrived goes to where it has one."""
+        if self._arriving and self.merged is not None:
+            self.merged = self.merged.to(rung.canvas)
+            self._arriving = False
         if rung.canvas == HOST:
             self._tilings = {key: tiling for key, tiling in self._tilings.items() if key[-1] == HOST}
             self.merged = None if self.merged is None else self.merged.to(HOST)
+
+
+def _sum_of(case: _Case) -> Tensor:
+    if case.merged is None:
+        raise EnsembleError("the ensemble has no members")
+    return case.merged
 
 
 def _resident(member: Member, settings: PredictorSettings) -> nn.Module:
@@ -208,7 +265,11 @@ def _resident(member: Member, settings: PredictorSettings) -> nn.Module:
     if problem := preprocessing_problem(member.preprocessing):
         raise EnsembleError(f"member {member.code}: {problem}")
     network = load_network(member)
-    if settings.device == "cpu" and settings.blending == "exact":
+    if settings.device == "cpu" and settings.precision == "float16":
+        raise EnsembleError("precision float16 needs a GPU; a CPU has bfloat16")
+    if settings.device == "cpu" and settings.precision == "bfloat16":
+        network = in_bfloat16(with_group_norm(network))
+    elif settings.device == "cpu" and settings.blending == "exact":
         network = with_group_norm(network)
     try:
         return network.to(settings.device)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from goat_ray.errors import EnsembleError
@@ -174,7 +175,12 @@ def assign_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 def save_weights(weights: Mapping[str, Tensor], path: str | Path) -> None:
     """Writes a safetensors file; equal weights give equal bytes."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
+    # Not `save_file`, whose files only their owner can read, whatever the umask: workers may be another user.
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+    # Not in place: the weights may be views of the very file.
+    unfinished = Path(f"{path}.{uuid4().hex}")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:

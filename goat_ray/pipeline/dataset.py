@@ -17,11 +17,11 @@ from ray.util.annotations import RayDeprecationWarning
 from goat_ray.cases import Case
 from goat_ray.errors import GoatRayError
 from goat_ray.pipeline.checks import Evaluate, Inspect
-from goat_ray.pipeline.cluster import CHECK_CPUS, COMMIT_CPUS, Placement
 from goat_ray.pipeline.gate import Gate
 from goat_ray.pipeline.passes import Care
+from goat_ray.pipeline.placement import CHECK_CPUS, COMMIT_CPUS, Placement, Pool
 from goat_ray.pipeline.rows import NOT_STARTED, Row, reference_row
-from goat_ray.pipeline.stages import CommitCase, Finish, Predict, PredictSettings, Read
+from goat_ray.pipeline.stages import CommitCase, Finish, Predict, PredictSettings, Read, Shard
 from goat_ray.pipeline.watchdog import Surroundings
 
 # Ray must not retry on its own: by default it retries a case that kills its worker for ever. Lost cases
@@ -46,31 +46,38 @@ class Stages:
 
 def build_prediction(stages: Stages, cases: Sequence[Case], placement: Placement, care: Care, gate: Gate) -> Dataset:
     """The lazy prediction pipeline over `cases`: one case a row, one row a block."""
-    room = replace(placement, workers=1, read_slots=1) if care.alone else placement
+    room = placement.alone() if care.alone else placement
     with _quiet_warnings():
-        return _committed(
-            _references(cases)
-            .map(
-                _gated("read_case", stages.read, gate),
-                num_cpus=room.read_cpus,
-                compute=TaskPoolStrategy(size=min(room.read_slots, len(cases))),
-                **_TASK,
-            )
-            .map(
-                _actor(stages.worker, gate),
-                fn_constructor_args=(stages.predict,),
-                num_cpus=room.predict_cpus,
-                num_gpus=room.predict_gpus or None,
-                # A second case queued on a worker dies with the one before it.
-                compute=ActorPoolStrategy(size=room.workers, max_tasks_in_flight_per_actor=1 if care.careful else 2),
-                **_ACTOR,
-            )
-            .map(_named("finish_case", stages.finish), num_cpus=room.finish_cpus, **_TASK),
-            stages.surroundings,
-            stages.run_id,
-            room.commit_cpus,
-            gate,
+        read = _references(cases).map(
+            _gated("read_case", stages.read, gate),
+            num_cpus=room.read_cpus,
+            compute=TaskPoolStrategy(size=min(room.read_slots, len(cases))),
+            **_TASK,
         )
+        predicted = _predicted(read, stages, room.pools, care, gate)
+        finished = predicted.map(_named("finish_case", stages.finish), num_cpus=room.finish_cpus, **_TASK)
+        return _committed(finished, stages.surroundings, stages.run_id, room.commit_cpus, gate)
+
+
+def _predicted(dataset: Dataset, stages: Stages, pools: Sequence[Pool], care: Care, gate: Gate) -> Dataset:
+    """The cases on their way through every pool of members."""
+    for place, pool in enumerate(pools):
+        shard = Shard(pool.members, first=place == 0, last=place == len(pools) - 1)
+        where: Any = {"accelerator_type": pool.gpu_type} if pool.gpu_type else {}
+        if pool.python:
+            where["runtime_env"] = {"py_executable": pool.python}
+        dataset = dataset.map(
+            _actor(stages.worker, gate),
+            fn_constructor_args=(replace(stages.predict, shard=shard),),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None,
+            # Of a fixed size: workers that wait for a GPU make an autoscaler bring one, a pool that may grow does not
+            # (ray#59144). And a second case queued on a worker dies with the one before it.
+            compute=ActorPoolStrategy(size=pool.workers, max_tasks_in_flight_per_actor=1 if care.careful else 2),
+            **where,
+            **_ACTOR,
+        )
+    return dataset
 
 
 def build_check(stage: Evaluate | Inspect, run_id: str, cases: Sequence[Case], slots: int, gate: Gate) -> Dataset:

@@ -1,6 +1,8 @@
 """The main job: a cohort goes in; labels, commits and tables come out."""
 
+import logging
 from dataclasses import dataclass
+from math import prod
 
 from goat_ray.cases import NO_CASES, Case, Discovery, discover
 from goat_ray.config import NO_SPEC, RunConfig
@@ -11,16 +13,23 @@ from goat_ray.ledger import Ledger
 from goat_ray.members.ensemble import Ensemble, check_members, load_ensemble, load_network
 from goat_ray.members.plans import Preprocessing
 from goat_ray.metrics.specs import Policy, find_policy
-from goat_ray.pipeline.cluster import place_on_this_cluster
+from goat_ray.pipeline.cluster import this_cluster
+from goat_ray.pipeline.cutting import Need
 from goat_ray.pipeline.dataset import Stages, build_prediction
 from goat_ray.pipeline.engine import Build, ray_engine, surroundings_of
 from goat_ray.pipeline.gate import Gate
 from goat_ray.pipeline.job import NOTHING_AGAIN, Again, Engine, Job, RunSummary, carry_out
+from goat_ray.pipeline.placement import Placement, Wishes, plan_placement
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.provenance import about_run
 from goat_ray.pipeline.stages import Finish, Predict, PredictSettings, Read
 from goat_ray.runs import open_run
 from goat_ray.storage import RunStore, absolute
+
+_LOGGER = logging.getLogger(__name__)
+
+_LARGEST_CROP = (155, 240, 240)
+"""Of BraTS's grid at 1 mm: what memory is planned for. A larger case finds room by smaller batches, or on the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +68,39 @@ def engine_of(prediction: Prediction) -> Engine:
     config = prediction.config
 
     def plan(gate: Gate) -> Build:
-        placement = place_on_this_cluster(config.device, config.workers, config.threads)
+        placement = place_members(config, prediction.ensemble)
+        _LOGGER.info("%s", placement.explain())
         stages = stages_of(prediction, placement.device, placement.threads)
         return lambda cases, care: build_prediction(stages, cases, placement, care, gate)
 
     return ray_engine(config.address, plan)
+
+
+def place_members(config: RunConfig, ensemble: Ensemble) -> Placement:
+    """Where the members go on the Ray that this process is connected to.
+
+    Raises:
+        ConfigError: nowhere; see `plan_placement`.
+    """
+    # Only here: it needs torch, which takes a while to import.
+    from goat_ray.members.footprint import canvas_bytes, footprint
+
+    wishes = Wishes(config.device, config.workers, config.threads, config.placement, config.pools)
+    cluster = this_cluster(with_gpus=config.device != "cpu")
+    needs = [
+        Need(
+            member.code,
+            taken.weights_bytes,
+            taken.activation_bytes * config.windows_per_batch // (1 if config.precision == "float32" else 2),
+            taken.flops / prod(member.patch_size),
+        )
+        for member in ensemble.members
+        for taken in (footprint(member),)
+    ]
+    placement = plan_placement(cluster, needs, canvas_bytes(_LARGEST_CROP), wishes)
+    if placement.device == "cpu" and config.precision == "float16":
+        raise ConfigError("precision float16 needs a GPU; on CPUs the fast one is bfloat16")
+    return placement
 
 
 def prepare(
@@ -160,6 +197,7 @@ def stages_of(prediction: Prediction, device: str, threads: int, worker: type[Pr
         blending=config.blending,
         decode=config.decode,
         mirroring=config.mirroring,
+        precision=config.precision,
         windows_per_batch=config.windows_per_batch,
         save_probabilities=config.save_probabilities,
         device=device,

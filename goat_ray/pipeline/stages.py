@@ -1,6 +1,7 @@
 """What happens to one case: read, predict, finish, commit. Plain callables on rows; Ray only schedules them."""
 
 import json
+import logging
 import os
 import platform
 import time
@@ -19,8 +20,9 @@ from goat_ray.commits import (
     thumbnail_key,
     write_commit,
     write_failure,
+    write_timings,
 )
-from goat_ray.config import Blending, Decode, PostprocessConfig
+from goat_ray.config import Blending, Decode, PostprocessConfig, Precision
 from goat_ray.errors import CaseError, Category, EnsembleError, StorageError
 from goat_ray.filesystems import use_s3
 from goat_ray.imaging.geometry import network_spacing_mm
@@ -35,10 +37,15 @@ from goat_ray.metrics.shapes import predicted_shapes
 from goat_ray.metrics.specs import Policy
 from goat_ray.pipeline.facts import grid_columns, predicted_rows, region_rows
 from goat_ray.pipeline.files import Place, box_of, probabilities_file, thumbnail_file
+from goat_ray.pipeline.logs import of_case
 from goat_ray.pipeline.rows import Row, decode_failure, run_stage
+from goat_ray.pipeline.sums import decode_sum, encode_sum
+from goat_ray.pipeline.telemetry import count_work
 from goat_ray.pipeline.watchdog import Surroundings
 from goat_ray.postprocess import postprocess
 from goat_ray.storage import RunStore
+
+_LOGGER = logging.getLogger(__name__)
 
 _NO_IMAGE = np.zeros((0, 0, 0, 0), np.float32)
 _NO_LABELS = np.zeros((0, 0, 0), np.uint8)
@@ -82,6 +89,15 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """Which members a predict worker holds, and whether cases come to it first or last; a whole ensemble is both."""
+
+    held: tuple[str, ...] | None = None
+    first: bool = True
+    last: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class PredictSettings:
     """What a predict worker is started with."""
 
@@ -92,15 +108,20 @@ class PredictSettings:
     blending: Blending
     decode: Decode
     mirroring: bool
+    precision: Precision
     windows_per_batch: int
     save_probabilities: bool
     device: str
     threads: int
     surroundings: Surroundings
+    shard: Shard = Shard()
 
 
 class Predict:
-    """Preprocessed volumes to a label crop. Holds every member, so one lives as long as its worker."""
+    """Preprocessed volumes to a label crop, or to the running sum that the next shard goes on with.
+
+    Holds its members, so one lives as long as its worker.
+    """
 
     def __init__(self, settings: PredictSettings) -> None:
         # Idle OpenMP threads must sleep: spinning ones starve the other processes of the node.
@@ -119,17 +140,25 @@ class Predict:
                 blending=settings.blending,
                 decode=settings.decode,
                 mirroring=settings.mirroring,
+                precision=settings.precision,
                 windows_per_batch=settings.windows_per_batch,
                 device=settings.device,
                 threads=settings.threads,
                 keep_probabilities=settings.save_probabilities,
             ),
+            settings.shard.held,
         )
 
     def __call__(self, row: Row) -> Row:
         """Run the stage on one row."""
-        empty = {"labels": _NO_LABELS, "probabilities": _NO_PROBABILITIES}
-        return {**run_stage("predict", self._work, empty, row, self._settings.surroundings), "grey": row["grey"]}
+        if self._settings.shard.last:
+            empty: Row = {"labels": _NO_LABELS, "probabilities": _NO_PROBABILITIES}
+            passed = ["grey"]
+        else:
+            empty = {"merged": _NO_IMAGE, "so_far": ""}
+            passed = ["grey", *map(_image_column, range(len(self._settings.preprocessings)))]
+        done = run_stage("predict", self._work, empty, row, self._settings.surroundings)
+        return {**done, **{column: row[column] for column in passed}}
 
     def _work(self, _case: Case, row: Row, context: dict[str, Any]) -> Row:
         box = box_of(context)
@@ -137,11 +166,16 @@ class Predict:
             preprocessing: Preprocessed(row[_image_column(index)], box.shape, tuple(context["crop_spacing_mm"]))
             for index, preprocessing in enumerate(self._settings.preprocessings)
         }
-        prediction = self._predictor.predict(volumes)
+        shard = self._settings.shard
+        before = None if shard.first else decode_sum(row["merged"], row["so_far"])
+        if not shard.last:
+            return dict(zip(("merged", "so_far"), encode_sum(self._predictor.add(volumes, before)), strict=True))
+        prediction = self._predictor.predict(volumes, before)
         context["confidence"] = prediction.confidence
         context["agreement"] = prediction.agreement
         context["members"] = list(prediction.member_seconds)
         context["environment"] = {"device": self._settings.device, "python": platform.python_version()}
+        context["device_peak_bytes"] = self._predictor.device_peak_bytes
         for code, seconds in prediction.member_seconds.items():
             context["timings_s"][f"member {code}"] = round(seconds, 4)
         return {"labels": prediction.labels, "probabilities": prediction.quantised_regions()}
@@ -223,9 +257,14 @@ class CommitCase:
     def __call__(self, row: Row) -> Row:
         """Run the stage on one row."""
         done = run_stage("commit", self._work, {}, row, self._surroundings)
+        written_bytes = 0 if done["error"] or done["fatal"] else sum(len(row[column]) for column in _FILES)
         if done["error"] and not done["fatal"]:
             failed = {**done, "failure": done["error"], "error": ""}
             done = run_stage("commit", self._record_failure, {}, failed, self._surroundings)
+        context = json.loads(done["context"])
+        if not (done["error"] or done["fatal"]):
+            self._record_time(row["case_id"], context)
+        count_work(self._run_id, context, written_bytes)
         return {"case_id": done["case_id"], "error": done["error"], "fatal": done["fatal"]}
 
     def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
@@ -241,11 +280,20 @@ class CommitCase:
             environment=context.get("environment", {}),
         )
         try:
-            write_commit(self._store, commit, outputs, Timings(context["timings_s"], context["cpu_s"]))
+            write_commit(self._store, commit, outputs)
         except StorageError as error:
             hint = "check the permissions and the free space of --out, then run the same command again"
             raise CaseError(Category.WRITE_FAILED, str(error), hint) from error
         return {}
+
+    def _record_time(self, case_id: str, context: dict[str, Any]) -> None:
+        """Only after the commit, so that the commit's own time is known; by then a store's refusal harms no case."""
+        timings = Timings(context["timings_s"], context["cpu_s"], context.get("device_peak_bytes"))
+        try:
+            write_timings(self._store, case_id, timings)
+        except StorageError as error:
+            with of_case(case_id, "commit"):
+                _LOGGER.warning("what it took is not recorded: %s", error)
 
     def _record_failure(self, case: Case, row: Row, _context: dict[str, Any]) -> Row:
         failure = decode_failure(row["failure"])

@@ -1,10 +1,14 @@
 import copy
+from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
 
-from goat_ray.members.kernels import with_group_norm
+from goat_ray.members.kernels import in_bfloat16, with_group_norm
+from goat_ray.members.networks import build_network, initialize_weights
 from tests.members import nnunet_reference as nnunet
+from tests.members.test_networks import FAMILIES, TINY
 
 
 def test_group_norm_form_gives_the_same_labels_and_no_worse_logits():
@@ -25,3 +29,19 @@ def test_norms_that_are_not_per_channel_of_one_case_stay():
     layers = nn.Sequential(nn.InstanceNorm3d(4), nn.BatchNorm3d(4), nn.InstanceNorm3d(4, track_running_stats=True))
     kinds = [type(layer) for layer in layers]
     assert [type(layer) for layer in with_group_norm(layers)] == kinds
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_bfloat16_form_runs_every_network_and_keeps_mamba_in_float32(family):
+    network = build_network(replace(TINY, family=family), 4, 4).eval()
+    initialize_weights(network)
+    windows = torch.randn(2, 4, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network(windows)
+        logits = in_bfloat16(with_group_norm(network))(windows)
+    assert logits.dtype == torch.float32
+    assert 0 < (logits - expected).abs().max() < 0.05 * expected.abs().max()
+    kinds = {type(layer).__name__: layer for layer in network.modules()}
+    assert kinds["Conv3d"].weight.dtype == torch.bfloat16
+    if "Mamba" in kinds:
+        assert kinds["Mamba"].A_log.dtype == torch.float32

@@ -235,6 +235,37 @@ def test_the_result_is_in_the_crop_and_says_how_sure_it_is(softmax_weights):
     assert Predictor(ensemble(*members), PredictorSettings()).predict(volumes).probabilities is None
 
 
+def test_only_a_gpu_has_memory_whose_peak_is_known(softmax_weights, monkeypatch):
+    worker = Predictor(ensemble(member("A", softmax_weights)), PredictorSettings())
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: {torch.device("cuda:0"): 5}[device])
+    assert worker.device_peak_bytes is None
+    monkeypatch.setattr(worker, "_device", torch.device("cuda:0"))
+    assert worker.device_peak_bytes == 5
+
+
+@pytest.mark.parametrize("cut", [("A", "BC"), ("AB", "C"), ("A", "B", "C")])
+def test_a_divided_ensemble_gives_the_same_bits(softmax_weights, cut):
+    orders = itertools.permutations(MODALITIES)
+    members = [
+        member(code, softmax_weights, channels=next(orders), patch=patch, weight=weight)
+        for code, patch, weight in (("A", PATCH, 1.0), ("B", (20, 20, 20), 0.3), ("C", (16, 28, 24), 2.5))
+    ]
+    images, _ = nnunet.head_scan(16)
+    volumes, _ = case(images)
+    settings = PredictorSettings(threads=1, windows_per_batch=1, keep_probabilities=True)
+    whole = Predictor(ensemble(*members), settings).predict(volumes)
+    *first, last = [Predictor(ensemble(*members), settings, held=tuple(codes)) for codes in cut]
+    so_far = None
+    for part in first:
+        so_far = part.add(volumes, so_far)
+        so_far.merged.setflags(write=False)  # as it comes out of an object store
+    divided = last.predict(volumes, so_far)
+    np.testing.assert_array_equal(divided.labels, whole.labels)
+    assert divided.probabilities.tobytes() == whole.probabilities.tobytes()
+    assert (divided.confidence, divided.agreement) == (whole.confidence, whole.agreement)
+    assert list(divided.member_seconds) == ["A", "B", "C"]
+
+
 def test_mirroring_flips_over_the_members_own_axes_only(monkeypatch, softmax_weights):
     class Counting(nn.Module):
         def forward(self, x):
@@ -317,11 +348,16 @@ def test_members_that_cannot_be_used_are_refused_before_any_case(tmp_path, softm
         Predictor(ensemble(member("A", softmax_weights)), PredictorSettings(device="cuda:99"))
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_stays_close(softmax_weights, precision):
+def test_bfloat16_stays_close_to_the_full_precision(softmax_weights):
     images, _ = nnunet.head_scan(19)
     members = [member("A", softmax_weights)]
     full, _, _ = predict(members, images)
-    half, _, _ = predict(members, images, precision=precision)
+    half, _, _ = predict(members, images, precision="bfloat16")
+    assert half.probabilities.dtype == np.float32
     assert not np.array_equal(half.probabilities, full.probabilities)
     assert np.mean(half.labels != full.labels) < 0.01
+
+
+def test_float16_is_refused_on_a_cpu(softmax_weights):
+    with pytest.raises(EnsembleError, match="float16 needs a GPU"):
+        Predictor(ensemble(member("A", softmax_weights)), PredictorSettings(precision="float16"))

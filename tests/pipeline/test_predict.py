@@ -11,7 +11,7 @@ import pytest
 from ray.data import Dataset
 
 from goat_ray.cases import discover
-from goat_ray.config import PostprocessConfig, RunConfig
+from goat_ray.config import PoolConfig, PostprocessConfig, RunConfig
 from goat_ray.errors import Category, ConfigError, EnsembleError, GoatRayError
 from goat_ray.pipeline import predict
 from goat_ray.pipeline.dataset import build_prediction
@@ -289,7 +289,7 @@ def test_sites_given_later_reach_every_table(config: RunConfig, tmp_path: Path) 
 def test_a_member_that_yields_nan_fails_the_case_instead_of_leaving_the_member_out(
     config: RunConfig, tmp_path: Path
 ) -> None:
-    poisoned = write_tiny_ensemble(tmp_path / "poisoned", poisoned=True)
+    poisoned = write_tiny_ensemble(tmp_path / "poisoned", poisoned="Regions")
     summary = predict_inline(config.model_copy(update={"ensemble": str(poisoned), "limit": 1}))
     (failed,) = summary.failures
     assert failed.failure.category == Category.NON_FINITE_OUTPUT
@@ -319,6 +319,27 @@ def test_nothing_is_written_when_the_request_cannot_be_met(
     with pytest.raises(error):
         predict_inline(config.model_copy(update=change))
     assert not Path(config.out).exists()
+
+
+def test_members_in_pools_of_their_own_give_the_same_bits(
+    config: RunConfig, plain_run: RunSummary, caplog: pytest.LogCaptureFixture, ray_cluster: None
+) -> None:
+    with caplog.at_level("INFO", "goat_ray"):
+        divided = predict.predict_cohort(config.model_copy(update={"placement": "shard", "workers": 2}))
+    assert "placement shard: 1 worker with Labels → 1 worker with Regions" in caplog.text
+    assert outputs(divided.out) == outputs(plain_run.out)
+    steps = pq.read_table(f"{divided.out}/tables/timings.parquet").to_pylist()
+    assert {"member Labels", "member Regions", "predict"} <= {row["step"] for row in steps}
+
+
+@pytest.mark.parametrize("member", ["Labels", "Regions"])
+def test_a_member_that_fails_in_any_pool_fails_the_case(config: RunConfig, tmp_path: Path, member: str) -> None:
+    poisoned = write_tiny_ensemble(tmp_path / "poisoned", poisoned=member)
+    pools = PoolConfig(members=("Labels",)), PoolConfig(members=("Regions",))
+    changes = {"ensemble": str(poisoned), "limit": 1, "pools": pools}
+    (failed,) = predict_inline(config.model_copy(update=changes)).failures
+    assert failed.failure.category == Category.NON_FINITE_OUTPUT
+    assert member in failed.failure.message
 
 
 def test_no_stage_is_fused_into_its_neighbour(plain: tuple[RunSummary, Dataset]) -> None:
