@@ -33,7 +33,7 @@ class Memory:
     def __init__(self) -> None:
         self.mb: list[float] = []
 
-    def start(self, total: int, already_done: int, what: str) -> None:
+    def start(self, total: int, already_done: int, what: str, run_id: str) -> None:
         """See `Reporter`."""
         self.mb = []
 

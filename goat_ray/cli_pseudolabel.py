@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from goat_ray import console
+from goat_ray.errors import ConfigError
 from goat_ray.options import (
     Address,
     Channels,
     ConfigFile,
     Device,
+    Json,
+    Placement,
     RetryFailed,
     Set,
     Sites,
@@ -54,12 +57,14 @@ def pseudo_label(
     device: Device = None,
     workers: Workers = None,
     threads: Threads = None,
+    placement: Placement = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N unlabelled cases.")] = None,
     address: Address = None,
     set_: Set = None,
     retry_failed: RetryFailed = None,
     verify: Verify = False,
     overwrite: Annotated[bool, typer.Option(help="Discard the runs that are in --out.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Predict unlabelled scans, keep what passes the gates, and write it with labelled ones as an nnU-Net dataset."""
     from goat_ray.config import load_config
@@ -82,12 +87,15 @@ def pseudo_label(
         "device": device,
         "workers": workers,
         "threads": threads,
+        "placement": placement,
         "limit": limit,
         "address": address,
         **settings(set_),
     }
     settled = load_config(PseudoLabelConfig, config, flags)
     if dry_run:
+        if as_json:
+            raise ConfigError("--json tells how a run goes on, and --dry-run starts none; leave one of them out")
         _show_sweep(settled)
         return
     from goat_ray.pipeline.pseudolabel import pseudo_label_cohort

@@ -3,23 +3,28 @@
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from goat_ray.pipeline.logs import PACKAGE, CaseFormatter, CurrentStderr
+
 if TYPE_CHECKING:
     import pandas as pd
 
+    from goat_ray.cases import FailedCase
     from goat_ray.members.ensemble import Ensemble
+    from goat_ray.pipeline.events import Events
     from goat_ray.pipeline.job import RunSummary
     from goat_ray.pipeline.progress import Reporter
     from goat_ray.pipeline.pseudolabel import PseudoLabelSummary
     from goat_ray.report.summary import MeanScores
+    from goat_ray.running import Summary
     from goat_ray.status import RunStatus
 
 _LESIONWISE = {"Dice": "lw_dice", "NSD 0.5 mm": "lw_nsd_0_5", "NSD 1 mm": "lw_nsd_1_0", "HD95 mm": "lw_hd95_mm"}
@@ -29,13 +34,14 @@ _MOST_FAILURES, _MOST_SITES = 40, 6
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+_events: list["Events"] = []  # one where a program listens on stdout, otherwise none
+S = TypeVar("S", bound="Summary")
+
 
 def set_up_logging(verbose: bool) -> None:
     """Send the package's own log to stderr, one plain line per record."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    logger = logging.getLogger("goat_ray")
-    logger.handlers[:] = [handler]
+    logger = logging.getLogger(PACKAGE)
+    logger.handlers[:] = [CurrentStderr(CaseFormatter("%H:%M:%S"))]
     logger.setLevel(logging.INFO if verbose or not err.is_terminal else logging.WARNING)
 
 
@@ -59,23 +65,50 @@ def show_error(message: str) -> None:
     err.print(message, soft_wrap=True, markup=False)
 
 
+def speak_json(wanted: bool) -> bool:
+    """From now on, tell a program what goes on: events on stdout, and people nothing but the log on stderr."""
+    _events.clear()
+    if wanted:
+        from goat_ray.pipeline.events import Events
+
+        _events.append(Events(sys.stdout))
+    return wanted
+
+
 @contextmanager
 def reporter() -> Iterator["Reporter"]:
-    """A progress bar where stderr is a terminal, log lines otherwise."""
-    from goat_ray.pipeline.progress import BarReporter, LogReporter
+    """Events for a program; for people a progress bar where stderr is a terminal, log lines otherwise."""
+    from goat_ray.pipeline.progress import BarReporter, LogReporter, Several
 
-    if err.is_terminal:
+    if _events:
+        with redirect_stdout(sys.stderr):  # what any library prints is no event
+            yield Several(LogReporter(), *_events)
+    elif err.is_terminal:
         with BarReporter(err) as bar:
             yield bar
     else:
         yield LogReporter()
 
 
-def show_summary(summary: "RunSummary") -> None:
-    """The end of a run: counts, failures with what to do about them, mean scores, where the results are."""
+def show_end(summary: S, show: Callable[[S], None], exit_code: int) -> None:
+    """The end of a command that worked on cases: `show` shows it to people, the last event tells a program."""
     for warning in summary.warnings:
         err.print(f"warning: {warning}", soft_wrap=True, markup=False)
-    show_failures(summary)
+    if not _events:
+        show(summary)
+    for events in _events:
+        events.end(summary.stopped, summary.facts, exit_code)
+
+
+def tell_failure(message: str, exit_code: int) -> None:
+    """Tell a program, if one listens, that a command ended without a summary."""
+    for events in _events:
+        events.error(message, exit_code)
+
+
+def show_summary(summary: "RunSummary") -> None:
+    """A run that has ended: counts, failures with what to do about them, mean scores, where the results are."""
+    show_failed(summary.failures, f"{summary.out}/tables/failures.parquet")
     show_scores(summary)
     again = f" ({summary.already_done} from earlier)" if summary.already_done else ""
     counts = (summary.discovered, f"{summary.ok}{again}", summary.failed, summary.skipped, f"{summary.elapsed_s:.1f}")
@@ -86,9 +119,8 @@ def show_summary(summary: "RunSummary") -> None:
 
 def show_pseudo_labels(summary: "PseudoLabelSummary") -> None:
     """The end of a making of pseudo-labels: both runs, what was kept and refused, and how to go on."""
-    for run in (summary.inspection, summary.prediction):
-        if run is not None:
-            show_summary(run)
+    for run in summary.runs:
+        show_summary(run)
     if not summary.dataset:
         return
     rows = [(source, "in the dataset", count) for source, count in sorted(summary.kept.items())]
@@ -119,24 +151,32 @@ def show_sweep(table: "pd.DataFrame", place: str) -> None:
     out.print(f"every gate at many limits, and every site: {place}", soft_wrap=True, markup=False)
 
 
-def show_failures(summary: "RunSummary") -> None:
-    """What failed, why, and what to do about it; of very many only the first of each category."""
-    failures, by_category = summary.failures, Counter(case.failure.category for case in summary.failures)
+def show_failed(
+    failures: Sequence["FailedCase"], all_in: str, title: str = "Failed cases", first_column: str = "case"
+) -> None:
+    """What failed, why, and what to do about it; of very many only the first of each category.
+
+    Args:
+        failures: by case id.
+        all_in: where the others are then.
+        title: of the table, on a terminal.
+        first_column: what its cases are.
+    """
+    shown, by_category = failures, Counter(case.failure.category for case in failures)
     if not failures:
         return
     if len(failures) > _MOST_FAILURES:
         of_each = max(1, _MOST_FAILURES // len(by_category))
-        failures = tuple(
+        shown = tuple(
             case
             for category in by_category
             for case in [case for case in failures if case.failure.category == category][:of_each]
         )
         show_table("Failures", ("category", "cases"), by_category.most_common(), right=("cases",))
-    rows = [(case.case_id, case.failure.category, case.failure.message, case.failure.hint) for case in failures]
-    show_table("Failed cases", ("case", "category", "what was found", "what to do"), rows)
-    if len(failures) < len(summary.failures):
-        more = len(summary.failures) - len(failures)
-        out.print(f"and {more} more in {summary.out}/tables/failures.parquet", soft_wrap=True, markup=False)
+    rows = [(case.case_id, case.failure.category, case.failure.message, case.failure.hint) for case in shown]
+    show_table(title, (first_column, "category", "what was found", "what to do"), rows)
+    if len(shown) < len(failures):
+        out.print(f"and {len(failures) - len(shown)} more in {all_in}", soft_wrap=True, markup=False)
 
 
 def show_status(status: "RunStatus") -> None:

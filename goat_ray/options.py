@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from goat_ray import console
 from goat_ray.errors import Category, ConfigError
 
 RETRY_FLAG = "--retry-failed"
@@ -15,8 +16,20 @@ Address = Annotated[str | None, typer.Option(help="Ray cluster; embedded Ray by 
 Channels = Annotated[str | None, typer.Option(help="Modalities of _0000, _0001, … for nnU-Net raw.")]
 ConfigFile = Annotated[str | None, typer.Option(help="YAML file with any of these settings; flags override it.")]
 Device = Annotated[str | None, typer.Option(help="cuda or cpu; a GPU where there is one by default.")]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="For programs: one JSON object a line on stdout, and no bars and tables.",
+        callback=console.speak_json,  # commands need not look at it
+    ),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")]
 Overwrite = Annotated[bool, typer.Option(help="Discard the run that is in --out.")]
+Placement = Annotated[
+    str | None,
+    typer.Option(help="resident: every member in every worker; shard: divided. As memory allows by default."),
+]
 RetryFailed = Annotated[
     str | None,
     typer.Option(

@@ -1,7 +1,8 @@
 """How a command carries out a job, and what it exits with."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import typer
 
@@ -17,15 +18,23 @@ ALL_OK, RUN_FAILED, BAD_USAGE, SOME_CASES_FAILED = range(4)
 
 
 class Summary(Protocol):
-    """What a job's summary tells of its end: why it was stopped, if it was, and how many cases failed."""
+    """What a job's summary tells of its end, whatever the job was."""
 
     @property
     def stopped(self) -> str:
-        """Empty where it was not."""
+        """Why it was stopped; empty where it was not."""
 
     @property
     def failed(self) -> int:
         """Failed cases."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What else a user should know."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Where it stands, in plain values."""
 
 
 S = TypeVar("S", bound=Summary)
@@ -42,16 +51,29 @@ def carried_out(work: Callable[["Reporter"], S], show: Callable[[S], None]) -> S
             summary = work(reporter)
     except KeyboardInterrupt as error:
         raise GoatRayError("interrupted; the same command goes on from what is committed") from error
-    show(summary)
+    console.show_end(summary, show, exit_code_of(summary))
     if summary.stopped:
         raise GoatRayError(f"{summary.stopped}. Tables are written, and the same command goes on with what is left")
     return summary
 
 
+def exit_code_of(summary: Summary) -> int:
+    """The code for a run that ended."""
+    if summary.stopped:
+        return RUN_FAILED
+    return SOME_CASES_FAILED if summary.failed else ALL_OK
+
+
 def exit_with(summary: Summary) -> None:
     """Leave with the code for a run that ended."""
-    if summary.failed:
-        raise typer.Exit(SOME_CASES_FAILED)
+    raise typer.Exit(exit_code_of(summary))
+
+
+def fail(error: Exception, exit_code: int) -> NoReturn:
+    """Leave with an expected error, told to whoever listens."""
+    console.show_error(str(error))
+    console.tell_failure(str(error), exit_code)
+    sys.exit(exit_code)
 
 
 def again_of(retry_failed: str | None, verify: bool) -> "Again":

@@ -1,16 +1,18 @@
 """The command line: exit codes, messages and plain output."""
 
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import pytest
 from typer.testing import CliRunner
 
 from goat_ray import cli
-from tests.cohorts import write_case, write_tiny_ensemble
+from tests.cohorts import phantom, write_case, write_tiny_ensemble
 from tests.members.results import nnunet_network, small_dataset, small_plans, write_results_folder
 
 Done = subprocess.CompletedProcess[str]
@@ -55,6 +57,30 @@ def test_a_run_with_a_failed_case_tells_the_whole_story_in_plain_lines_and_exits
     assert re.search(r"case-2\tunreadable_file\t.+t2w.+\t.+", done.stdout)
     assert re.search(r"discovered\tok\tfailed\tskipped\tseconds\n2\t1\t1\t0\t", done.stdout)
     assert (tmp_path / "run" / "labels" / "case-1.nii.gz").is_file()
+
+
+def test_a_program_gets_events_on_stdout_and_nothing_else(tmp_path: Path) -> None:
+    head = phantom(1)
+    for folder, names in (("labels", ("one", "two")), ("references", ("one", "two", "three"))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            nibabel.save(nibabel.Nifti1Image(head.labels, head.affine), tmp_path / folder / f"{name}.nii.gz")
+    arguments = [tmp_path / "labels", "--references", tmp_path / "references", "--spec", "brats2023-gli"]
+    done = goat_ray("evaluate", *arguments, "--out", tmp_path / "run", "--json")
+    assert done.returncode == 3, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    start, *cases, end = [event for event in events if event["event"] != "progress"]
+    assert (start["event"], start["to_do"], start["already_done"]) == ("start", 3, 0)
+    outcomes = {case["case_id"]: (case["outcome"], case["category"], case["stage"]) for case in cases}
+    assert outcomes == {
+        "one": ("ok", None, None),
+        "two": ("ok", None, None),
+        "three": ("failed", "missing_prediction", "discover"),
+    }
+    assert (end["event"], end["state"], end["exit_code"]) == ("end", "finished", 3)
+    assert (end["discovered"], end["ok"], end["failed"], end["skipped"]) == (3, 2, 1, 0)
+    assert end["run_id"] == start["run_id"]
+    assert "case=three stage=discover failed: missing_prediction" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from goat_ray.cases import Case, Discovery, FailedCase
 from goat_ray.commits import commit_key, error_key, withdraw, write_failure
 from goat_ray.config import JobConfig
+from goat_ray.costs import COLUMNS as COSTS_OF
+from goat_ray.costs import Costs
 from goat_ray.errors import Category, Failure, GoatRayError
 from goat_ray.ledger import Done, Ledger, read_ledger, read_outcomes
 from goat_ray.pipeline.freshness import without_stale
+from goat_ray.pipeline.logs import of_case
 from goat_ray.pipeline.passes import Stream, run_passes
-from goat_ray.pipeline.progress import Reporter
+from goat_ray.pipeline.progress import Reporter, Several
 from goat_ray.pipeline.provenance import run_row
 from goat_ray.pipeline.stopping import Stop, StopRule
 from goat_ray.pipeline.suspicion import Suspicion
+from goat_ray.pipeline.telemetry import CaseCounter
 from goat_ray.report.summary import COLUMNS, MeanScores, mean_scores
 from goat_ray.runs import update_run
 from goat_ray.storage import RunStore
@@ -60,6 +64,16 @@ class RunSummary:
     unscored: int = 0
     stopped: str = ""
     ledger: Ledger = field(default_factory=lambda: Ledger("", {}, {}), repr=False)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cases are where."""
+        return {name: getattr(self, name) for name in ("discovered", "ok", "failed", "skipped", "already_done")}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The summary in short, in plain values."""
+        return {"run_id": self.run_id, "out": self.out, **self.counts}
 
     def __post_init__(self) -> None:
         if self.discovered != self.ok + self.failed + self.skipped:
@@ -134,7 +148,8 @@ def carry_out(job: Job, engine: Engine, reporter: Reporter, again: Again) -> Run
     _withdraw_void(job, before, pending)
     already_done = sum(case.case_id in before.commits for case in job.discovery.cases)
     unusable = [failed for failed in job.discovery.failures if failed.case_id not in before.commits]
-    reporter.start(len(pending) + len(unusable), already_done, job.what)
+    reporter = Several(reporter, CaseCounter(job.run_id))
+    reporter.start(len(pending) + len(unusable), already_done, job.what, job.run_id)
     for failed in unusable:
         write_failure(job.store, failed)
         reporter.case_ended(failed.case_id, failed.failure)
@@ -165,7 +180,7 @@ def _work(
 
     with engine(stop) as stream:
         lost = run_passes(stream, pending, job.config.attempts, suspicion, stop, case_ended)
-    _end_lost_cases(job, lost, suspicion, reporter)
+        _end_lost_cases(job, lost, suspicion, reporter)
 
 
 def _end_lost_cases(job: Job, lost: Sequence[Case], suspicion: Suspicion, reporter: Reporter) -> None:
@@ -199,7 +214,8 @@ def _withdraw_void(job: Job, before: Ledger, pending: Sequence[Case]) -> None:
     for case in pending:
         sha256 = before.void.get(commit_key(case.case_id))
         if sha256 is not None:
-            _LOGGER.warning("%s: its commit or its outputs are damaged or of another run; done again", case.case_id)
+            with of_case(case.case_id):
+                _LOGGER.warning("its commit or its outputs are damaged or of another run; done again")
             withdraw(job.store, case.case_id, sha256)
 
 
@@ -250,12 +266,12 @@ def _summarise(job: Job, ledger: Ledger, already_done: int, stopped: str) -> Run
 
 
 def _record_end(job: Job, summary: RunSummary, facts: str) -> None:
-    counts = {name: getattr(summary, name) for name in ("discovered", "ok", "failed", "skipped", "already_done")}
     end = {
         "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "elapsed_s": round(summary.elapsed_s, 1),
         "state": summary.stopped or "finished",
         "tables_of": facts,
     }
-    document = update_run(job.store, {"counts": counts, **end})
-    write_run_table(job.store, run_row(document, read_table(job.store, "timings", ("cpu_seconds",))))
+    timings = read_table(job.store, "timings", COSTS_OF)
+    document = update_run(job.store, {"counts": summary.counts, "costs": Costs.of(timings).to_dict(), **end})
+    write_run_table(job.store, run_row(document, timings))

@@ -1,25 +1,29 @@
-"""What a user sees while a run is going on: a progress bar on a terminal, plain lines in a log."""
+"""What a person sees while a run is going on: a progress bar on a terminal, plain lines in a log."""
 
 import logging
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 from goat_ray.errors import Failure
+from goat_ray.pipeline.logs import of_case
+from goat_ray.pipeline.tally import Tally, counted
 
 _LOGGER = logging.getLogger(__name__)
-_SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_LINES = 10.0
 
 
 class Reporter(Protocol):
     """Told of every case as it ends."""
 
-    def start(self, total: int, already_done: int, what: str) -> None:
-        """`total` cases will end now; `already_done` were found committed; `what` they are called."""
+    def start(self, total: int, already_done: int, what: str, run_id: str) -> None:
+        """`total` cases will end now; `already_done` were found committed; `what` they are called, in the plural."""
 
     def case_ended(self, case_id: str, failure: Failure | None) -> None:
         """One more case was committed, or failed."""
@@ -28,67 +32,68 @@ class Reporter(Protocol):
 class Silent:
     """Tells nothing; for library use."""
 
-    def start(self, total: int, already_done: int, what: str) -> None:
+    def start(self, total: int, already_done: int, what: str, run_id: str) -> None:
         """See `Reporter`."""
 
     def case_ended(self, case_id: str, failure: Failure | None) -> None:
         """See `Reporter`."""
+
+
+class Several:
+    """Tells several reporters."""
+
+    def __init__(self, *reporters: Reporter) -> None:
+        self._reporters = reporters
+
+    def start(self, total: int, already_done: int, what: str, run_id: str) -> None:
+        """See `Reporter`."""
+        for reporter in self._reporters:
+            reporter.start(total, already_done, what, run_id)
+
+    def case_ended(self, case_id: str, failure: Failure | None) -> None:
+        """See `Reporter`."""
+        for reporter in self._reporters:
+            reporter.case_ended(case_id, failure)
 
 
 class LogReporter:
     """One line for each failure, and one for progress at most every ten seconds."""
 
     def __init__(self) -> None:
-        self._total = self._done = self._failed = 0
-        self._started = self._last_line = time.monotonic()
+        self._tally = Tally(0)
+        self._last_line = time.monotonic()
 
-    def start(self, total: int, already_done: int, what: str) -> None:
+    def start(self, total: int, already_done: int, what: str, run_id: str) -> None:
         """See `Reporter`."""
-        self._total, self._done, self._failed = total, 0, 0
-        self._started = self._last_line = time.monotonic()
-        _LOGGER.info("%d %s to do, %d already done", total, what, already_done)
+        self._tally = Tally(total, what)
+        self._last_line = time.monotonic()
+        _LOGGER.info("%s", _beginning(total, already_done, what))
 
     def case_ended(self, case_id: str, failure: Failure | None) -> None:
         """See `Reporter`."""
-        self._done += 1
+        self._tally.count(failure)
         if failure is not None:
-            self._failed += 1
-            _LOGGER.warning("case %s failed in %s: %s: %s", case_id, failure.stage, failure.category, failure.message)
+            with of_case(case_id, failure.stage):
+                _LOGGER.warning("failed: %s: %s", failure.category, failure.message)
         now = time.monotonic()
-        if self._done == self._total or now - self._last_line >= _SECONDS_BETWEEN_LINES:
+        if not self._tally.remaining or now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            self._tell(now - self._started)
-
-    def _tell(self, elapsed_s: float) -> None:
-        per_hour = 3600 * self._done / max(elapsed_s, 1e-9)
-        left_s = (self._total - self._done) * elapsed_s / self._done
-        _LOGGER.info(
-            "%d/%d cases, %d failed, %.0f cases/h, about %.0f s left",
-            self._done,
-            self._total,
-            self._failed,
-            per_hour,
-            left_s,
-        )
+            _LOGGER.info("%s", self._tally)
 
 
 class BarReporter:
     """A progress bar, with failures printed above it; use as a context manager."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._failed = 0
+        self._tally = Tally(0)
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[failed]}"),
+            _Live(lambda: str(self._tally)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
             console=console,
+            expand=True,
         )
-        self._task = self._progress.add_task("cases", total=None, failed="")
+        self._task = self._progress.add_task("", total=None)
 
     def __enter__(self) -> Self:
         return self
@@ -98,20 +103,36 @@ class BarReporter:
     ) -> None:
         self._progress.stop()
 
-    def start(self, total: int, already_done: int, what: str) -> None:
+    def start(self, total: int, already_done: int, what: str, run_id: str) -> None:
         """See `Reporter`."""
-        note = f"{what} ({already_done} already done)" if already_done else what
-        self._failed = 0
-        self._progress.reset(self._task, total=total, description=note, failed="")
+        self._tally = Tally(total, what)
+        self._progress.console.print(_beginning(total, already_done, what), highlight=False, soft_wrap=True)
+        self._progress.reset(self._task, total=total)
         self._progress.start()
 
     def case_ended(self, case_id: str, failure: Failure | None) -> None:
         """See `Reporter`."""
+        self._tally.count(failure)
         if failure is not None:
-            self._failed += 1
             self._progress.console.print(
                 Text.assemble(("failed ", "red"), f"{case_id}: {failure.category}: {failure.message}"),
                 highlight=False,
                 soft_wrap=True,
             )
-        self._progress.update(self._task, advance=1, failed=f"[red]{self._failed} failed[/]" if self._failed else "")
+        self._progress.update(self._task, advance=1, refresh=failure is not None)
+
+
+class _Live(ProgressColumn):
+    """A text that is asked for whenever the bar is drawn."""
+
+    def __init__(self, text: Callable[[], str]) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._text = text
+
+    def render(self, _task: Task) -> Text:
+        """See rich."""
+        return Text(self._text())
+
+
+def _beginning(total: int, already_done: int, what: str) -> str:
+    return f"{counted(total, what)} to do, {already_done} already done"

@@ -64,14 +64,32 @@ class PseudoLabelSummary:
     changed: int = 0
 
     @property
+    def runs(self) -> tuple[RunSummary, ...]:
+        """The runs that were done."""
+        return (self.inspection, self.prediction) if self.prediction else (self.inspection,)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Of both runs."""
+        return tuple(warning for run in self.runs for warning in run.warnings)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Both runs counted together, and what became of the dataset, in plain values."""
+        last = self.runs[-1]
+        counts = {name: sum(run.counts[name] for run in self.runs) for name in last.counts}
+        made = {"dataset": self.dataset or None, "kept": dict(self.kept), "refused": dict(self.refused)}
+        return {"run_id": last.run_id, "out": last.out, **counts, **made}
+
+    @property
     def failed(self) -> int:
         """Failed cases of both runs."""
-        return self.inspection.failed + (self.prediction.failed if self.prediction else 0)
+        return sum(run.failed for run in self.runs)
 
     @property
     def stopped(self) -> str:
         """Why it ended before its end, if it did."""
-        return self.inspection.stopped or (self.prediction.stopped if self.prediction else "")
+        return self.runs[-1].stopped
 
 
 def pseudo_label_cohort(

@@ -14,6 +14,7 @@ from goat_ray.cases import Case
 from goat_ray.commits import Suspect
 from goat_ray.errors import CaseError, Category, DeviceLostError, Failure
 from goat_ray.filesystems import use_s3
+from goat_ray.pipeline.logs import of_case, set_up_worker
 from goat_ray.pipeline.watchdog import Surroundings, abandon, watched
 
 NOT_STARTED = "not started"
@@ -50,8 +51,9 @@ def run_stage(name: str, work: Work, empty: Mapping[str, Any], row: Row, surroun
     context = json.loads(row["context"])
     started, cpu_started = time.perf_counter(), time.process_time()
     use_s3(surroundings.s3)
+    set_up_worker()
     try:
-        with watched(surroundings, row["case_id"], name):
+        with of_case(row["case_id"], name), watched(surroundings, row["case_id"], name):
             payload = work(Case.from_dict(json.loads(row["case"])), row, context)
     except DeviceLostError as error:
         abandon(surroundings, Suspect(row["case_id"], Category.MODEL_FAILED, str(error), name))
@@ -62,8 +64,12 @@ def run_stage(name: str, work: Work, empty: Mapping[str, Any], row: Row, surroun
         return {**result, "error": encode_failure(Failure.of(_out_of_memory(name), name))}
     except (Exception, SystemExit):  # noqa: BLE001 - see the docstring
         return {**result, "fatal": f"stage {name}, case {row['case_id']}:\n{traceback.format_exc()}"}
-    context["timings_s"][name] = round(time.perf_counter() - started, 4)
-    context["cpu_s"][name] = round(time.process_time() - cpu_started, 4)
+    # A case may pass several workers of one stage.
+    for column, spent_s in (
+        ("timings_s", time.perf_counter() - started),
+        ("cpu_s", time.process_time() - cpu_started),
+    ):
+        context[column][name] = round(context[column].get(name, 0.0) + spent_s, 4)
     return {**result, **payload, "context": json.dumps(context)}
 
 
