@@ -72,10 +72,14 @@ class Commit(CommitHead):
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Wall and CPU seconds of each step of a case; apart from its commit, as no two runs agree on them."""
+    """Wall and CPU seconds of each step of a case; apart from its commit, as no two runs agree on them.
+
+    `device_peak_bytes` is the most that torch had taken of the worker's GPU by the time the case was predicted.
+    """
 
     seconds: dict[str, float]
     cpu_seconds: dict[str, float]
+    device_peak_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,12 @@ def write_suspect(store: RunStore, suspect: Suspect) -> None:
     store.write(f"{suspects_folder(suspect.case_id)}/{name}", encode_json(asdict(suspect)))
 
 
-def write_commit(store: RunStore, commit: Commit, outputs: Mapping[str, bytes], timings: Timings | None = None) -> None:
+def write_timings(store: RunStore, case_id: str, timings: Timings) -> None:
+    """Tell what a committed case took; that may get lost, and nothing else with it."""
+    store.write(timings_key(case_id), encode_json(asdict(timings)))
+
+
+def write_commit(store: RunStore, commit: Commit, outputs: Mapping[str, bytes]) -> None:
     """Write a case's outputs, then its commit, created exclusively; a failure it had before is withdrawn.
 
     Two writers of one case cannot both win, whatever the order of their steps: the first commit stays, and its
@@ -188,8 +197,6 @@ def write_commit(store: RunStore, commit: Commit, outputs: Mapping[str, bytes], 
     else:
         for output, data in outputs.items():
             store.write(output, data)
-        if timings is not None:
-            store.write(timings_key(commit.case_id), encode_json(asdict(timings)))
         if store.create(key, commit.to_json()):
             _keep(store, outputs)
         else:

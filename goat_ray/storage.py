@@ -40,6 +40,17 @@ def read_bytes(uri: str) -> bytes:
     return content
 
 
+def read_start(uri: str, most_bytes: int) -> bytes:
+    """The first bytes of a file or object, at most so many.
+
+    Raises:
+        MissingFile: it is not there.
+        StorageError: it cannot be read.
+    """
+    fs, path = locate(uri)
+    return attempt(lambda: _start_of(fs, path, most_bytes), uri, "read")
+
+
 def stat(uri: str) -> FileStat:
     """Size and version of a file or object.
 
@@ -189,15 +200,31 @@ class RunStore:
         return uri
 
 
+def _start_of(fs: FileSystem, path: str, most_bytes: int) -> bytes:
+    try:
+        start: bytes = fs.cat_file(path, start=0, end=most_bytes)
+    except OSError as error:
+        if _s3_code(error) != "InvalidRange":  # how S3 answers when any part of an empty object is asked for
+            raise
+        return b""
+    return start
+
+
 def _put_if_absent(fs: FileSystem, path: str, data: bytes) -> None:
     try:
         fs.pipe_file(path, data, mode="create")
     except OSError as error:
-        code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+        code = _s3_code(error)
         if code == "NotImplemented":
             fs.pipe_file(path, data)
         elif code != "PreconditionFailed":
             raise
+
+
+def _s3_code(error: OSError) -> str | None:
+    """What S3 itself called an error."""
+    code: str | None = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+    return code
 
 
 def _link_if_absent(temporary: Path, path: Path) -> None:

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from goat_ray.cases import FailedCase
-from goat_ray.commits import Suspect, Timings, commit_key, error_key, label_key, write_commit, write_suspect
+from goat_ray.commits import (
+    Suspect,
+    Timings,
+    commit_key,
+    error_key,
+    label_key,
+    write_commit,
+    write_suspect,
+    write_timings,
+)
 from goat_ray.errors import Category
 from goat_ray.ledger import Done, read_ledger, read_outcomes, read_suspects, read_timings
 from goat_ray.storage import RunStore
@@ -98,7 +107,8 @@ def test_the_hash_of_a_ledger_follows_every_fact_of_the_tables_and_no_order(stor
 
 
 def test_lost_timings_are_empty(store: RunStore) -> None:
-    write_commit(store, commit_of("case-1", b"x"), {label_key("case-1"): b"x"}, Timings({"read": 1.5}, {"read": 1.0}))
+    write_commit(store, commit_of("case-1", b"x"), {label_key("case-1"): b"x"})
+    write_timings(store, "case-1", Timings({"read": 1.5}, {"read": 1.0}))
     commit(store, "case-2")
     assert read_timings(store, ["case-2", "case-1"]) == [Timings({}, {}), Timings({"read": 1.5}, {"read": 1.0})]
 

@@ -9,7 +9,7 @@ import pytest
 
 from goat_ray import tables
 from goat_ray.cases import FailedCase
-from goat_ray.commits import Timings, commit_key, label_key, timings_key, write_commit, write_failure
+from goat_ray.commits import Timings, commit_key, label_key, timings_key, write_commit, write_failure, write_timings
 from goat_ray.errors import Category, Failure, GoatRayError
 from goat_ray.ledger import Ledger, read_ledger
 from goat_ray.storage import RunStore
@@ -36,7 +36,8 @@ def store(tmp_path: Path) -> RunStore:
 
 def fill(store: RunStore, *case_ids: str) -> Ledger:
     for case_id in case_ids:
-        write_commit(store, commit_of(case_id, b"x"), {label_key(case_id): b"x"}, Timings({"read": 0.5}, {}))
+        write_commit(store, commit_of(case_id, b"x"), {label_key(case_id): b"x"})
+        write_timings(store, case_id, Timings({"read": 0.5}, {}))
     write_failure(store, FAILED)
     ledger = read_ledger(store, "run")
     write_tables(store, ledger)

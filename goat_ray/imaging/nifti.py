@@ -15,7 +15,7 @@ from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
 from goat_ray.errors import CaseError, Category
-from goat_ray.imaging.header import LONGEST_HEADER, MAX_VOXELS, parse_header, unreadable
+from goat_ray.imaging.header import LONGEST_HEADER, MAX_VOXELS, Header, parse_header, unreadable
 from goat_ray.labels import LabelMap
 
 _DATA_OFFSET = 352
@@ -98,7 +98,7 @@ def decode_image(data: bytes, name: str, *, max_voxels: int = MAX_VOXELS) -> Ima
     """
     with _open(data, name) as stream:
         header = parse_header(stream.read(LONGEST_HEADER), name, max_voxels)
-        if header.end > len(data) * (_MAX_INFLATION if _is_gzip(data) else 1):
+        if _promises_more(header, data, len(data)):
             raise EOFError
         _skip(stream, header.offset)
         voxels = np.empty(math.prod(header.shape), dtype=header.dtype)
@@ -120,6 +120,20 @@ def read_header(data: bytes, name: str, *, max_voxels: int = MAX_VOXELS) -> Grid
     """
     with _open(data, name) as stream:
         header = parse_header(stream.read(LONGEST_HEADER), name, max_voxels)
+    return Grid(header.shape, header.affine, header.pixdim_mm)
+
+
+def peek_header(start: bytes, size: int, name: str, *, max_voxels: int = MAX_VOXELS) -> Grid:
+    """The grid of an image of `size` bytes, from its first bytes alone.
+
+    Raises:
+        CaseError: as `decode_image`, except for what only the voxels can tell.
+        EOFError: the header goes on beyond `start`, and the file does too.
+    """
+    with _open(start, name, size) as stream:
+        header = parse_header(stream.read(LONGEST_HEADER), name, max_voxels)
+    if _promises_more(header, start, size):
+        raise _too_short(name, size)
     return Grid(header.shape, header.affine, header.pixdim_mm)
 
 
@@ -192,9 +206,21 @@ def _is_gzip(data: bytes) -> bool:
     return data[:2] == b"\x1f\x8b"
 
 
+def _promises_more(header: Header, start: bytes, size: int) -> bool:
+    """Whether a header promises more voxels than a file of `size` bytes can hold."""
+    return header.end > size * (_MAX_INFLATION if _is_gzip(start) else 1)
+
+
+def _too_short(name: str, size: int) -> CaseError:
+    return unreadable(name, f"ends too early (it has {size} bytes).")
+
+
 @contextmanager
-def _open(data: bytes, name: str) -> Iterator[io.BufferedIOBase]:
-    """The file's uncompressed content; whatever breaks while it is read is `name`'s fault."""
+def _open(data: bytes, name: str, size: int = 0) -> Iterator[io.BufferedIOBase]:
+    """The file's uncompressed content; whatever breaks while it is read is `name`'s fault.
+
+    Where `data` is only the start of a file of `size` bytes, its end is nobody's.
+    """
     raw = io.BytesIO(data)
     try:
         if _is_gzip(data):
@@ -202,7 +228,9 @@ def _open(data: bytes, name: str) -> Iterator[io.BufferedIOBase]:
         else:
             yield raw
     except EOFError:
-        raise unreadable(name, f"ends too early (it has {len(data)} bytes).") from None
+        if len(data) < size:
+            raise
+        raise _too_short(name, len(data)) from None
     # OverflowError: the gzip header goes on for more than a buffer.
     except (gzip.BadGzipFile, isal_zlib.error, OverflowError):  # type: ignore[misc]  # isal's stub declares an instance
         raise unreadable(name, "is damaged: its gzip data or checksum is wrong.") from None

@@ -1,6 +1,8 @@
 """A case's four files as one cropped volume in network axes, and label maps as they are."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -124,18 +126,30 @@ def _read(modality: str, uri: str, max_voxels: int) -> tuple[Image, InputFile]:
 def _read_file(uri: str, role: str, missing: Category, max_voxels: int) -> tuple[InputFile, bytes]:
     """Record and content of a file that plays `role` in its case."""
     name = uri.rpartition("/")[2]
-    try:
+    with blamed_on_case(role, missing):
         stat = storage.stat(uri)
-        if stat.size > _LARGEST_VOXEL * max_voxels + _LARGEST_START:
-            what = f"{role}: {name} has {stat.size} bytes, more than any volume needs."
-            raise CaseError(Category.TOO_LARGE, what, "Check the file; one 3-D volume is expected.")
+        check_size(stat.size, name, role, max_voxels)
         data = storage.read_bytes(uri)
         return InputFile(name, len(data), hashlib.sha256(data).hexdigest(), stat.version), data
+
+
+@contextmanager
+def blamed_on_case(role: str, missing: Category) -> Iterator[None]:
+    """A file with a role in its case that is not there is a `missing`, one out of reach an `unreadable_file`."""
+    try:
+        yield
     except MissingFile as error:
         raise CaseError(missing, f"{role}: {error}", f"Add the {role}, or leave the case out.") from None
     except StorageError as error:
         hint = "Check that the file can be read from the machines of this run, then retry the failed cases."
         raise CaseError(Category.UNREADABLE_FILE, f"{role}: {error}", hint) from None
+
+
+def check_size(size: int, name: str, role: str, max_voxels: int) -> None:
+    """Refuse a file larger than any volume; raises `CaseError`."""
+    if size > _LARGEST_VOXEL * max_voxels + _LARGEST_START:
+        what = f"{role}: {name} has {size} bytes, more than any volume needs."
+        raise CaseError(Category.TOO_LARGE, what, "Check the file; one 3-D volume is expected.")
 
 
 def _scan_sha256(t1c: NDArray[np.float32]) -> str:

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from goat_ray.costs import COLUMNS, Costs
 from goat_ray.report import figures
 from goat_ray.report.agreement import spearman
 from goat_ray.report.blocks import Cell, Figure, Section, Table
@@ -145,4 +147,22 @@ def runtimes(cohort: Cohort) -> Section:
         "Wall-clock seconds of one case in the worker that did the step; steps of different cases run beside each "
         "other, so that they do not add up to the run's time. CPU time: over all threads, where it was measured."
     )
-    return Section("time", "What it took", (), [Table("Time a case", caption, heads, rows, digits=2)])
+    return Section("time", "What it took", (), [*_costs(timings), Table("Time a case", caption, heads, rows, digits=2)])
+
+
+def _costs(timings: pd.DataFrame) -> list[Table]:
+    """What each stage takes of processors for one predict worker; nothing where nothing was predicted."""
+    costs = Costs.of(pa.Table.from_pandas(timings[[*COLUMNS]], preserve_index=False))
+    if not costs.cores:
+        return []
+    rows: list[list[Cell]] = [
+        [name, stage.cases, stage.wall_median_s, stage.cpu_median_s, costs.cores[name]]
+        for name, stage in costs.stages.items()
+    ]
+    heads = ("stage", "cases", "wall, median (s)", "CPU, median (s)", "cores per predict worker")
+    caption = (
+        "Cores per predict worker: CPU seconds of the stage for each wall second of predict, by the medians. With the "
+        f"sum of them, rounded up to {costs.cores_per_worker}, the other stages keep up with one worker, or one GPU."
+    )
+    rows.append(["together", None, None, None, sum(costs.cores.values())])
+    return [Table("Cores a worker needs", caption, heads, rows, digits=2)]
