@@ -3,23 +3,26 @@
 Exit codes: 0 all cases ok; 1 the run failed; 2 bad usage or preflight; 3 finished, some cases failed.
 """
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from goat_ray import __version__, console
+from goat_ray.cli_check import MeasureCommand, check
 from goat_ray.cli_ensemble import ensemble_app
 from goat_ray.cli_pseudolabel import pseudo_label
+from goat_ray.cli_submit import submit
 from goat_ray.errors import ConfigError, EnsembleError, GoatRayError
 from goat_ray.options import (
     Address,
     Channels,
     ConfigFile,
     Device,
+    Json,
     Limit,
     Overwrite,
+    Placement,
     RetryCommand,
     RetryFailed,
     RunFolder,
@@ -40,6 +43,7 @@ from goat_ray.running import (
     again_of,
     carried_out,
     exit_with,
+    fail,
     use_s3_of,
 )
 
@@ -63,11 +67,12 @@ def main() -> None:
     try:
         app()
     except (ConfigError, EnsembleError) as error:
-        console.show_error(str(error))
-        sys.exit(BAD_USAGE)
+        fail(error, BAD_USAGE)
     except GoatRayError as error:
-        console.show_error(str(error))
-        sys.exit(RUN_FAILED)
+        fail(error, RUN_FAILED)
+    except Exception as error:
+        console.tell_failure(f"unexpected {error!r}", RUN_FAILED)
+        raise
 
 
 def _show_version(wanted: bool) -> None:
@@ -83,6 +88,10 @@ def common(
 ) -> None:
     """Set up what all commands share."""
     console.set_up_logging(verbose)
+    console.speak_json(False)
+
+
+app.command(cls=MeasureCommand)(check)
 
 
 @app.command(cls=RetryCommand)
@@ -111,12 +120,14 @@ def predict(
     device: Device = None,
     workers: Workers = None,
     threads: Threads = None,
+    placement: Placement = None,
     limit: Limit = None,
     address: Address = None,
     set_: Set = None,
     retry_failed: RetryFailed = None,
     verify: Verify = False,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Segment a cohort: one label map per case, and parquet tables."""
     from goat_ray.config import RunConfig, load_config
@@ -139,6 +150,7 @@ def predict(
         "device": device,
         "workers": workers,
         "threads": threads,
+        "placement": placement,
         "limit": limit,
         "address": address,
         **settings(set_),
@@ -173,6 +185,7 @@ def evaluate(
     retry_failed: RetryFailed = None,
     verify: Verify = False,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Score label maps against references: lesion-wise tables for any maps, ours or a peer's."""
     from goat_ray.config import EvaluateConfig, load_config
@@ -202,6 +215,7 @@ def evaluate(
 
 
 app.command("pseudo-label", cls=RetryCommand)(pseudo_label)
+app.command()(submit)
 
 
 @app.command()

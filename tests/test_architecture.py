@@ -15,11 +15,21 @@ LAYERS = [
     {"errors"},
     {"cases", "discovery", "sheets", "storage", "filesystems", "labels", "patients", "config"},
     {"postprocess", "metrics", "imaging"},
-    {"commits", "ledger", "quality", "runs", "status", "tables"},
+    {"commits", "costs", "ledger", "preflight", "quality", "runs", "status", "tables"},
     {"members", "report", "pseudolabel"},
     {"demo"},
     {"pipeline"},
-    {"cli", "cli_ensemble", "cli_pseudolabel", "console", "options", "running"},
+    {
+        "cli",
+        "cli_check",
+        "cli_ensemble",
+        "cli_pseudolabel",
+        "cli_submit",
+        "console",
+        "console_check",
+        "options",
+        "running",
+    },
 ]
 OWNERS = {
     "ray": {"pipeline"},
@@ -31,8 +41,8 @@ OWNERS = {
     "matplotlib": {"report"},
     "pandas": {"console", "pipeline", "pseudolabel", "quality", "report"},
     "jinja2": {"report"},
-    "typer": {"cli", "cli_ensemble", "cli_pseudolabel", "options", "running"},
-    "rich": {"console", "pipeline"},
+    "typer": {"cli", "cli_check", "cli_ensemble", "cli_pseudolabel", "cli_submit", "options", "running"},
+    "rich": {"console", "console_check", "pipeline"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
