@@ -46,8 +46,8 @@ class MeasureCommand(TyperCommand):
 
 def _with_number(args: Iterable[str]) -> list[str]:
     words = list(args)
-    for place, (word, following) in enumerate(zip(words, [*words[1:], ""], strict=True)):
-        if word == _MEASURE_FLAG and not following.isdecimal():
+    for place, word in enumerate(words):
+        if word == _MEASURE_FLAG and not "".join(words[place + 1 : place + 2]).isdecimal():
             words[place] = f"{_MEASURE_FLAG}={_CASES_MEASURED}"
     return words
 

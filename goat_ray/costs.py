@@ -69,7 +69,10 @@ class Costs:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "stages": {name: asdict(stage) for name, stage in self.stages.items()},
+            "stages": {
+                name: {key: round(value, _DIGITS) for key, value in asdict(stage).items()}
+                for name, stage in self.stages.items()
+            },
             "cores": {name: round(cores, _DIGITS) for name, cores in self.cores.items()},
             "cores_per_worker": self.cores_per_worker,
         }
@@ -86,4 +89,4 @@ class Costs:
 def _cost(rows: pa.Table) -> StageCost:
     wall, cpu = rows["seconds"].to_numpy(), rows["cpu_seconds"].to_numpy()
     numbers = (np.median(wall), np.mean(wall), np.median(cpu), np.mean(cpu))
-    return StageCost(len(rows), *(round(float(number), _DIGITS) for number in numbers))
+    return StageCost(len(rows), *map(float, numbers))

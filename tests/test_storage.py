@@ -69,9 +69,15 @@ def test_a_folder_that_is_not_there_is_empty(root):
 
 def test_a_missing_file_has_its_own_error(root):
     RunStore(root).write("a", b"")
-    for ask in (storage.read_bytes, storage.stat):
+    for ask in (storage.read_bytes, storage.stat, lambda uri: storage.read_start(uri, 10)):
         with pytest.raises(MissingFile, match="run/nothing does not exist"):
             ask(storage.join(root, "nothing"))
+
+
+@pytest.mark.parametrize(("data", "start"), [(b"abcdef", b"abc"), (b"ab", b"ab"), (b"", b"")])
+def test_the_start_of_a_file_is_as_much_of_it_as_there_is(root, data, start):
+    RunStore(root).write("a", data)
+    assert storage.read_start(storage.join(root, "a"), 3) == start
 
 
 def test_create_never_overwrites_other_bytes(root):

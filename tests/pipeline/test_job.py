@@ -6,13 +6,16 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from goat_ray.cases import Case
 from goat_ray.commits import Suspect, commit_key, write_suspect
 from goat_ray.config import RunConfig
-from goat_ray.errors import CaseError, Category
+from goat_ray.errors import CaseError, Category, StorageError
+from goat_ray.ledger import read_timings
 from goat_ray.pipeline.job import Again, RunSummary
 from goat_ray.pipeline.rows import Row
 from goat_ray.storage import RunStore
@@ -137,6 +140,50 @@ def test_a_lost_table_is_written_again(config: RunConfig) -> None:
     (Path(first.out) / "tables" / "lesions.parquet").unlink()
     predict_inline(config)
     assert outputs(first.out) == before
+
+
+def test_a_run_ends_with_what_a_case_costs(config: RunConfig, cases: Path) -> None:
+    image(cases, "case-1").write_bytes(b"no image")
+    for _ in range(2):  # the second call finds everything done, and tells the same
+        out = Path(predict_inline(config).out)
+        costs = json.loads((out / "run.json").read_text())["costs"]
+        timings = pq.read_table(out / "tables" / "timings.parquet").to_pandas()
+        assert {*costs["stages"]} == {"read", "predict", "finish", "commit"}
+        for stage, cost in costs["stages"].items():
+            (row,) = timings[timings["step"] == stage].to_dict("records")
+            assert (cost["cases"], cost["wall_median_s"], cost["cpu_median_s"]) == (
+                1,
+                row["seconds"],
+                row["cpu_seconds"],
+            )
+
+
+def test_a_worker_on_a_gpu_tells_how_much_of_it_was_taken(config: RunConfig) -> None:
+    class OnGpu(ThresholdPredict):
+        def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
+            context["device_peak_bytes"] = 5
+            return super()._work(case, row, context)
+
+    summary = predict_inline(config, worker=OnGpu)
+    peaks = [one.device_peak_bytes for one in read_timings(RunStore(summary.out), summary.ledger.commits)]
+    assert peaks == [5, 5]
+
+
+def test_a_case_whose_time_cannot_be_recorded_is_done_all_the_same(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = RunStore.write
+
+    def write(store: RunStore, key: str, data: bytes) -> None:
+        if key.startswith("timings/"):
+            raise StorageError("no space is left")
+        plain(store, key, data)
+
+    monkeypatch.setattr(RunStore, "write", write)
+    summary = predict_inline(config)
+    assert (summary.ok, summary.failed) == (2, 0)
+    assert caplog.text.count("what it took is not recorded: no space is left") == 2
+    assert json.loads((Path(summary.out) / "run.json").read_text())["costs"]["cores_per_worker"] is None
 
 
 def test_failures_are_retried_by_category(config: RunConfig, cases: Path) -> None:

@@ -1,5 +1,6 @@
 """The report: every number as the tables have it, every text escaped, one file that loads nothing."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,23 @@ def test_without_references_everything_but_the_scores_is_there(predicted: Path, 
     )
     steps = table(predicted, "timings").query("step == 'read'")["seconds"]
     assert value(numbers, "Time a case", "read", "median (s)") == pytest.approx(steps.median())
+
+
+def test_cores_are_cpu_seconds_a_second_of_predict(
+    predicted: Path, predicted_page: Path, numbers: pd.DataFrame
+) -> None:
+    told, title, column = twin(predicted_page), "Cores a worker needs", "cores per predict worker"
+    steps = table(predicted, "timings").groupby("step")[["seconds", "cpu_seconds"]].median()
+    stages = steps["cpu_seconds"].dropna()
+    assert {*stages.index} == {"read", "predict", "finish", "commit"}
+    cores = stages / steps["seconds"]["predict"]
+    for stage, expected in cores.items():
+        assert value(told, title, stage, column) == pytest.approx(expected, abs=1e-3)
+        assert value(told, title, stage, "wall, median (s)") == pytest.approx(steps["seconds"][stage], abs=1e-4)
+        assert value(told, title, stage, "CPU, median (s)") == pytest.approx(stages[stage], abs=1e-4)
+    assert value(told, title, "together", column) == pytest.approx(cores.sum(), abs=1e-3)
+    assert f"rounded up to {math.ceil(cores.sum())}," in predicted_page.read_text()
+    assert title not in {*numbers["table"]}, "nothing was predicted in a run that only scores"
 
 
 def test_reasons_are_counted_as_the_list_beside_the_page_has_them(page: Path, numbers: pd.DataFrame) -> None:
