@@ -67,15 +67,15 @@ def _conclusions(measured: "Measured") -> Iterator[str]:
     placement, costs = measured.placement, measured.costs
     pool = placement.pools[0]
     device, worker = (pool.gpu_type or "GPU", "GPU") if pool.gpus else ("CPU", "worker")
-    yield f"device: {device}, {measured.predict_s:.2f} s a case"
+    yield f"device: {device}, {measured.predict_s:.2f} s a case (median of {len(measured.case_ids)})"
     if measured.device_peak_bytes:
         held = bytes_text(measured.device_peak_bytes)
         yield f"device memory: torch held {held} at most, CUDA's own comes on top; what was planned with is told below"
     together = sum(costs.cores.values())
+    fed = f"; the {measured.node_cpus:g} CPUs of a node keep {costs.workers_fed(measured.node_cpus)} GPU(s) busy"
     yield (
         f"cores: {costs.cores_per_worker} per {worker}: all stages take {together:.2f} CPU seconds for each second of "
-        f"predict, rounded up. The {measured.node_cpus:g} CPUs of a node keep {costs.workers_fed(measured.node_cpus)} "
-        f"{worker}(s) busy, one CPU left to Ray"
+        f"predict, rounded up{f'{fed}, one CPU left to Ray' if pool.gpus else ''}"
     )
     yield f"here: {placement.explain()}"
     basis = "CPU seconds ÷ CPUs, which are too few" if measured.waits_for_cpus else "predict's seconds ÷ workers"

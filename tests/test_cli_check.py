@@ -14,6 +14,8 @@ from goat_ray.cases import Case, FailedCase
 from goat_ray.cli_check import _with_number
 from goat_ray.errors import Category, Failure
 from goat_ray.pipeline import measure
+from goat_ray.pipeline.hardware import Cluster, Node
+from goat_ray.pipeline.placement import Placement, Pool
 from goat_ray.preflight import CheckConfig, GridKind, Preflight, Runnable
 from goat_ray.runs import open_run
 from goat_ray.storage import RunStore
@@ -151,9 +153,9 @@ def test_what_was_measured_is_told_and_its_failures_exit_3(cohort: Path, asked: 
     assert "case-9\tempty_image\tzero\t" in lines
     assert "read\t2.00\t1.00\t0.10" in lines
     assert "together\t\t\t1.09" in lines
-    assert "device: A100, 10.00 s a case" in lines
+    assert "device: A100, 10.00 s a case (median of 3)" in lines
     assert "2 per GPU: all stages take 1.09 CPU seconds for each second of predict, rounded up" in done.stdout
-    assert "The 16 CPUs of a node keep 13 GPU(s) busy" in done.stdout
+    assert "; the 16 CPUs of a node keep 13 GPU(s) busy, one CPU left to Ray" in done.stdout
     assert "torch held 5.0 GB at most" in done.stdout
     assert "1000 case(s) take about 0:20:50 with 8 worker(s), by predict's seconds ÷ workers" in done.stdout
     assert "labels 50.0 MB, everything written 200.0 MB" in done.stdout
@@ -183,6 +185,16 @@ def test_nothing_is_measured_where_nothing_can_run(cohort: Path, asked: list[tup
         path.write_bytes(b"no image")
     assert check(cohort, "--measure", "--ensemble", "e.yaml").exit_code == 2
     assert not asked
+
+
+def test_without_a_gpu_nothing_is_said_of_any(capsys: pytest.CaptureFixture[str]) -> None:
+    placement = Placement("cpu", 2, (Pool(("A",), workers=2, cpus=1.5),), "as on CPUs")
+    console_check.show_measured(measured_of(placement=placement, cluster=Cluster((Node(4.0),)), device_peak_bytes=None))
+    shown = capsys.readouterr().out
+    assert "device: CPU, 10.00 s a case" in shown
+    assert "cores: 2 per worker: all stages take 1.09 CPU seconds for each second of predict, rounded up\n" in shown
+    assert "GPU" not in shown
+    assert "about 1:23:20 with 2 worker(s), by predict's seconds ÷ workers" in shown
 
 
 def test_of_very_many_grids_and_sites_the_first_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from goat_ray.cases import Case
-from goat_ray.config import PoolConfig, RunConfig
+from goat_ray.cases import Case, FailedCase
+from goat_ray.config import PoolConfig, RunConfig, S3Config
 from goat_ray.costs import Costs
-from goat_ray.errors import ConfigError, GoatRayError
+from goat_ray.errors import Category, ConfigError, Failure, GoatRayError
 from goat_ray.filesystems import use_s3
 from goat_ray.pipeline import measure
 from goat_ray.pipeline.hardware import Cluster, Node
+from goat_ray.pipeline.job import RunSummary
 from goat_ray.pipeline.measure import Measured, measure_cohort, spread
 from goat_ray.pipeline.placement import Placement, Pool
 from goat_ray.pipeline.progress import Silent
 from goat_ray.preflight import CheckConfig, GridKind, Runnable, check_cohort
-from tests.cohorts import write_case
+from goat_ray.storage import RunStore, list_files
 from tests.test_costs import STEPS, timings
 
 pytest_plugins = ("tests.s3_server",)
@@ -124,9 +125,6 @@ def test_a_cluster_needs_a_place_that_its_workers_reach(tmp_path: Path) -> None:
 
 
 def test_on_s3_what_was_measured_is_deleted(s3_bucket: str, s3_endpoint: str) -> None:
-    from goat_ray.config import S3Config
-    from goat_ray.storage import RunStore, list_files
-
     use_s3(S3Config())
     config = RunConfig(cohort="c", ensemble="e", out=f"{s3_bucket}/run", address="ray://head:10001")
     with measure._scratch(config) as folder:
@@ -135,17 +133,15 @@ def test_on_s3_what_was_measured_is_deleted(s3_bucket: str, s3_endpoint: str) ->
     assert list_files(s3_bucket) == {}
 
 
-def test_where_no_case_can_be_predicted_the_first_reason_is_told(
-    ray_cluster: None, ensemble: Path, tmp_path: Path
-) -> None:
-    folder = write_case(tmp_path / "cohort", "torn")
-    whole = (folder / "torn-t2f.nii.gz").read_bytes()
-    (folder / "torn-t2f.nii.gz").write_bytes(whole[: len(whole) // 2])
-    config = CheckConfig(cohort=str(tmp_path / "cohort"), ensemble=str(ensemble), device="cpu", threads=1)
-    runnable = check_cohort(config).runnable
-    assert len(runnable) == 1
-    with pytest.raises(GoatRayError, match="torn: unreadable_file: torn-t2f"):
-        measure_cohort(config, runnable, 3, Silent())
+@pytest.mark.parametrize(
+    ("stopped", "words"),
+    [("", "torn: unreadable_file: t2f is damaged. Copy it again"), ("SIGINT was received", "SIGINT was received")],
+)
+def test_where_nothing_was_predicted_the_reason_is_told(stopped: str, words: str) -> None:
+    failure = Failure(Category.UNREADABLE_FILE, "t2f is damaged.", "Copy it again", "read")
+    summary = RunSummary("r", "out", 1, 0, 1, 0, 0, (FailedCase("torn", failure),), (), 1.0, stopped=stopped)
+    with pytest.raises(GoatRayError, match=words):
+        measure._measured(summary, measured_of().placement, Cluster((NODE,)), 1)
 
 
 def test_pools_are_measured_with_one_worker_each() -> None:
