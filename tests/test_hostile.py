@@ -81,7 +81,7 @@ import json, sys
 from pathlib import Path
 from goat_ray.cases import Case
 from goat_ray.errors import CaseError
-from goat_ray.imaging.nifti import decode_image, decode_labels, read_header
+from goat_ray.imaging.nifti import decode_image, decode_labels, peek_header
 from goat_ray.imaging.reading import load_case
 from goat_ray.labels import MODALITIES
 
@@ -99,7 +99,8 @@ def outcome(read, data):
         return str(error.category)
     return "read"
 
-readers = (decode_image, decode_labels, read_header, load)
+peek = lambda data, *rest, **limits: peek_header(data, len(data), *rest, **limits)
+readers = (decode_image, decode_labels, peek, load)
 intact = Path(case.images["t1n"]).read_bytes()
 # Not ru_maxrss, which starts with what the parent had.
 peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])

@@ -112,17 +112,6 @@ def decode_image(data: bytes, name: str, *, max_voxels: int = MAX_VOXELS) -> Ima
     return Image(voxels.reshape(header.shape, order="F"), Grid(header.shape, header.affine, header.pixdim_mm))
 
 
-def read_header(data: bytes, name: str, *, max_voxels: int = MAX_VOXELS) -> Grid:
-    """The grid of an image, from its header alone: the voxels are not decompressed.
-
-    Raises:
-        CaseError: as `decode_image`, except for what only the voxels can tell.
-    """
-    with _open(data, name) as stream:
-        header = parse_header(stream.read(LONGEST_HEADER), name, max_voxels)
-    return Grid(header.shape, header.affine, header.pixdim_mm)
-
-
 def peek_header(start: bytes, size: int, name: str, *, max_voxels: int = MAX_VOXELS) -> Grid:
     """The grid of an image of `size` bytes, from its first bytes alone.
 

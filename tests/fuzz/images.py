@@ -18,7 +18,7 @@ import numpy as np
 from goat_ray.cases import Case
 from goat_ray.errors import CaseError
 from goat_ray.imaging.geometry import network_spacing_mm, to_network_axes
-from goat_ray.imaging.nifti import Grid, Image, decode_image, decode_labels, encode_labels, read_header
+from goat_ray.imaging.nifti import Grid, Image, decode_image, decode_labels, encode_labels, peek_header
 from goat_ray.imaging.reading import load_case
 from goat_ray.labels import MODALITIES
 from tests.fuzz import mutations
@@ -93,7 +93,7 @@ def _tricky_gzip(files: tuple[bytes, ...], rng: Random) -> bytes:
 
 def _read_image(data: bytes) -> None:
     try:
-        grid = read_header(data, _NAME, max_voxels=MAX_VOXELS)
+        grid = peek_header(data, len(data), _NAME, max_voxels=MAX_VOXELS)
     except CaseError:
         _must_refuse(lambda: decode_image(data, _NAME, max_voxels=MAX_VOXELS))
         raise

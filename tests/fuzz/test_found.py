@@ -19,7 +19,7 @@ import goat_ray
 from goat_ray.cases import discover
 from goat_ray.config import EvaluateConfig, RunConfig, load_config, parse_yaml
 from goat_ray.errors import CaseError, Category, ConfigError, EnsembleError
-from goat_ray.imaging.nifti import decode_image, decode_labels, read_header
+from goat_ray.imaging.nifti import decode_image, decode_labels, peek_header
 from goat_ray.labels import MODALITIES
 from goat_ray.members.ensemble import load_ensemble, read_manifest
 from goat_ray.members.plans import parse_plans
@@ -32,6 +32,11 @@ from tests.test_hostile import nifti
 # --- headers that say what cannot be
 
 
+def grid_of(data):
+    """The grid of a whole file, from its header."""
+    return peek_header(data, len(data), "a")
+
+
 @pytest.mark.parametrize("slope", [1e300, 1e-300, -1e39, 5e-324])
 def test_a_scale_that_float32_cannot_hold_is_refused(slope):
     with pytest.raises(CaseError, match="scales its values by"):
@@ -41,21 +46,21 @@ def test_a_scale_that_float32_cannot_hold_is_refused(slope):
 @pytest.mark.parametrize("row", [[1e-300, 0, 0, 0], [1e300, 0, 0, 0], [1, 0, 0, 1e30], [1, 0, 0, -1e300]])
 def test_a_voxel_that_is_nowhere_near_is_refused(row):
     with pytest.raises(CaseError) as caught:
-        read_header(nifti(nib.Nifti2Image, srow_x=row), "a")
+        grid_of(nifti(nib.Nifti2Image, srow_x=row))
     assert caught.value.category is Category.UNSUPPORTED_GEOMETRY
 
 
 @pytest.mark.parametrize("sizes", [(1, -1, 1, 1), (1, 1, 0, 1), (1, 1, 1, np.nan)])
 def test_voxels_that_have_no_size_and_no_other_place_are_refused(sizes):
     with pytest.raises(CaseError) as caught:
-        read_header(nifti(sform_code=0, qform_code=0, pixdim=[*sizes, 0, 0, 0, 0]), "a")
+        grid_of(nifti(sform_code=0, qform_code=0, pixdim=[*sizes, 0, 0, 0, 0]))
     assert caught.value.category is Category.UNSUPPORTED_GEOMETRY
 
 
 @pytest.mark.parametrize("code", [-1, 17, 348])
 def test_a_form_with_an_unknown_code_does_not_count_as_in_nibabel(code):
     raw = nifti(sform_code=code, qform_code=0)
-    np.testing.assert_array_equal(read_header(raw, "a").affine, nib.Nifti1Image.from_bytes(raw).affine)
+    np.testing.assert_array_equal(grid_of(raw).affine, nib.Nifti1Image.from_bytes(raw).affine)
 
 
 @pytest.mark.parametrize(("dtype", "word"), [("float32", "<I"), ("float64", "<Q")])
