@@ -17,12 +17,14 @@ from goat_ray.errors import ConfigError, EnsembleError, GoatRayError
 from goat_ray.options import (
     Address,
     Channels,
+    Cohort,
     ConfigFile,
     Device,
     Json,
     Limit,
     Overwrite,
     Placement,
+    References,
     RetryCommand,
     RetryFailed,
     RunFolder,
@@ -96,16 +98,12 @@ app.command(cls=MeasureCommand)(check)
 
 @app.command(cls=RetryCommand)
 def predict(
-    cohort: Annotated[
-        str | None, typer.Argument(help="Folder, s3:// prefix, nnU-Net raw folder or CSV/parquet manifest.")
-    ] = None,
+    cohort: Cohort = None,
     ensemble: Annotated[str | None, typer.Option(help="ensemble.yaml from `goat-ray ensemble import`.")] = None,
     out: RunFolder = None,
     config: ConfigFile = None,
     sites: Sites = None,
-    references: Annotated[
-        str | None, typer.Option(help="Expert label maps; by default those beside the images, if any.")
-    ] = None,
+    references: References = None,
     spec: Annotated[str | None, typer.Option(help=f"How they are scored: {_SPEC_HELP}, or none.")] = None,
     members: Annotated[str | None, typer.Option(help="Comma-separated member codes; all by default.")] = None,
     suffix: Suffix = None,

@@ -14,9 +14,11 @@ from goat_ray.errors import ConfigError, StorageError
 from goat_ray.options import (
     Address,
     Channels,
+    Cohort,
     ConfigFile,
     Device,
     Limit,
+    References,
     Set,
     Sites,
     Suffix,
@@ -53,14 +55,10 @@ def _with_number(args: Iterable[str]) -> list[str]:
 
 
 def check(
-    cohort: Annotated[
-        str | None, typer.Argument(help="Folder, s3:// prefix, nnU-Net raw folder or CSV/parquet manifest.")
-    ] = None,
+    cohort: Cohort = None,
     config: ConfigFile = None,
     sites: Sites = None,
-    references: Annotated[
-        str | None, typer.Option(help="Expert label maps; by default those beside the images, if any.")
-    ] = None,
+    references: References = None,
     spec: Annotated[str | None, typer.Option(help="How they would be scored, as for predict.")] = None,
     suffix: Suffix = None,
     channels: Channels = None,

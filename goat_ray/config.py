@@ -24,6 +24,8 @@ _STRING_TAG, _INT_TAG, _FLOAT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("s
 Decode = Literal["majority", "argmax", "regions"]
 Blending = Literal["exact", "nnunet"]
 Precision = Literal["float32", "bfloat16", "float16"]
+Mode = Literal["resident", "shard"]
+"""Every member in every worker, or divided between pools of workers."""
 
 
 DEFAULT_SPEC = "brats2023-gli"
@@ -119,7 +121,7 @@ class RunConfig(JobConfig):
 
     device: Literal["cpu", "cuda"] | None = Field(None, description="cuda or cpu; a GPU where there is one when unset")
     threads: int | None = Field(None, ge=1, description="CPU threads of one predict actor")
-    placement: Literal["resident", "shard"] | None = Field(
+    placement: Mode | None = Field(
         None, description="every member in every worker, or divided between pools; as memory allows when unset"
     )
     pools: tuple[PoolConfig, ...] = Field((), description="which members go together; as memory allows when unset")

@@ -14,6 +14,7 @@ RETRY_FLAG = "--retry-failed"
 # Options that several commands have alike; a parameter's name is the option's, where none is given here.
 Address = Annotated[str | None, typer.Option(help="Ray cluster; embedded Ray by default.")]
 Channels = Annotated[str | None, typer.Option(help="Modalities of _0000, _0001, … for nnU-Net raw.")]
+Cohort = Annotated[str | None, typer.Argument(help="Folder, s3:// prefix, nnU-Net raw folder or CSV/parquet manifest.")]
 ConfigFile = Annotated[str | None, typer.Option(help="YAML file with any of these settings; flags override it.")]
 Device = Annotated[str | None, typer.Option(help="cuda or cpu; a GPU where there is one by default.")]
 Json = Annotated[
@@ -30,6 +31,7 @@ Placement = Annotated[
     str | None,
     typer.Option(help="resident: every member in every worker; shard: divided. As memory allows by default."),
 ]
+References = Annotated[str | None, typer.Option(help="Expert label maps; by default those beside the images, if any.")]
 RetryFailed = Annotated[
     str | None,
     typer.Option(

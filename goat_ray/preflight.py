@@ -1,7 +1,7 @@
 """What would become of a cohort, from listings and headers alone: which cases would run, which would fail, and why."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -139,7 +139,7 @@ def check_cohort(config: RunConfig, tick: Tick = lambda done, total: None) -> Pr
         ConfigError: an empty or missing cohort, faulty tables or settings, or storage out of reach.
     """
     use_s3(config.s3)
-    policy = None if config.spec == NO_SPEC else find_policy(config.spec)
+    policy = policy_of(config)
     found = _discovered(config)
     cases = found.cases[: config.limit]
     look = partial(_look, stats=found.stats, policy=policy)
@@ -160,15 +160,26 @@ def check_cohort(config: RunConfig, tick: Tick = lambda done, total: None) -> Pr
     )
 
 
+def find_cases(config: RunConfig, elsewhere: Collection[str] = ()) -> Discovery:
+    """The cases of a run's cohort; see `discover`."""
+    return discover(
+        config.cohort,
+        suffixes=config.suffixes,
+        channels=config.channels,
+        sites=config.sites,
+        references=config.references,
+        elsewhere=elsewhere,
+    )
+
+
+def policy_of(config: RunConfig) -> Policy | None:
+    """How a run's cases are scored; None if not at all."""
+    return None if config.spec == NO_SPEC else find_policy(config.spec)
+
+
 def _discovered(config: RunConfig) -> Discovery:
     try:
-        found = discover(
-            config.cohort,
-            suffixes=config.suffixes,
-            channels=config.channels,
-            sites=config.sites,
-            references=config.references,
-        )
+        found = find_cases(config)
     except StorageError as error:
         raise ConfigError(str(error)) from error
     if not found.discovered:

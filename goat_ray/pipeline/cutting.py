@@ -3,14 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Literal
 
-from goat_ray.config import PoolConfig
+from goat_ray.config import Mode, PoolConfig
 from goat_ray.errors import ConfigError
 from goat_ray.pipeline.hardware import Cluster
-
-Mode = Literal["resident", "shard"]
-"""Every member in every worker, or divided between pools of workers."""
 
 _CONTEXT_BYTES = 800 * 2**20  # a CUDA context with cuDNN's and cuBLAS's own
 

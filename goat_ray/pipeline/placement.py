@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from goat_ray.config import PoolConfig
+from goat_ray.config import Mode, PoolConfig
 from goat_ray.errors import ConfigError
-from goat_ray.pipeline.cutting import Mode, Need, Part, cut_ensemble
+from goat_ray.pipeline.cutting import Need, Part, cut_ensemble
 from goat_ray.pipeline.hardware import SMALLEST_CPUS, Cluster
 
 _THREADS_PER_WORKER = 8  # one case scales well up to about here; beyond it, more workers gain more

@@ -4,15 +4,15 @@ import logging
 from dataclasses import dataclass
 from math import prod
 
-from goat_ray.cases import NO_CASES, Case, Discovery, discover
-from goat_ray.config import NO_SPEC, RunConfig
+from goat_ray.cases import NO_CASES, Case, Discovery
+from goat_ray.config import RunConfig
 from goat_ray.errors import ConfigError, StorageError
 from goat_ray.filesystems import use_s3
 from goat_ray.labels import MODALITIES
 from goat_ray.ledger import Ledger
 from goat_ray.members.ensemble import Ensemble, check_members, load_ensemble, load_network
 from goat_ray.members.plans import Preprocessing
-from goat_ray.metrics.specs import Policy, find_policy
+from goat_ray.metrics.specs import Policy
 from goat_ray.pipeline.cluster import this_cluster
 from goat_ray.pipeline.cutting import Need
 from goat_ray.pipeline.dataset import Stages, build_prediction
@@ -23,6 +23,7 @@ from goat_ray.pipeline.placement import Placement, Wishes, plan_placement
 from goat_ray.pipeline.progress import Reporter, Silent
 from goat_ray.pipeline.provenance import about_run
 from goat_ray.pipeline.stages import Finish, Predict, PredictSettings, Read
+from goat_ray.preflight import find_cases, policy_of
 from goat_ray.runs import open_run
 from goat_ray.storage import RunStore, absolute
 
@@ -126,19 +127,12 @@ def prepare(
 
 def _checked(config: RunConfig, overwrite: bool, kind: str, labelled: Discovery) -> Prediction:
     use_s3(config.s3)
-    policy = None if config.spec == NO_SPEC else find_policy(config.spec)
+    policy = policy_of(config)
     ensemble = load_ensemble(config.ensemble, config.members)
     check_members(ensemble)
     for member in ensemble.members:
         load_network(member)  # strict, and next to free: weights of the wrong shapes must not cost a start-up
-    found = discover(
-        config.cohort,
-        suffixes=config.suffixes,
-        channels=config.channels,
-        sites=config.sites,
-        references=config.references,
-        elsewhere=labelled.case_ids,
-    )
+    found = find_cases(config, elsewhere=labelled.case_ids)
     discovery = found.without(labelled.case_ids)
     if not discovery.discovered:
         raise ConfigError(f"{config.cohort}: no case was found{' that has no label map yet' * bool(labelled.case_ids)}")

@@ -64,12 +64,8 @@ def run_stage(name: str, work: Work, empty: Mapping[str, Any], row: Row, surroun
         return {**result, "error": encode_failure(Failure.of(_out_of_memory(name), name))}
     except (Exception, SystemExit):  # noqa: BLE001 - see the docstring
         return {**result, "fatal": f"stage {name}, case {row['case_id']}:\n{traceback.format_exc()}"}
-    # A case may pass several workers of one stage.
-    for column, spent_s in (
-        ("timings_s", time.perf_counter() - started),
-        ("cpu_s", time.process_time() - cpu_started),
-    ):
-        context[column][name] = round(context[column].get(name, 0.0) + spent_s, 4)
+    _add_time(context["timings_s"], name, time.perf_counter() - started)
+    _add_time(context["cpu_s"], name, time.process_time() - cpu_started)
     return {**result, **payload, "context": json.dumps(context)}
 
 
@@ -81,6 +77,11 @@ def encode_failure(failure: Failure) -> str:
 def decode_failure(text: str) -> Failure:
     """Inverse of `encode_failure`."""
     return Failure.from_dict(json.loads(text))
+
+
+def _add_time(spent_s: dict[str, float], stage: str, more_s: float) -> None:
+    """Count what a worker took; a case may pass several of one stage."""
+    spent_s[stage] = round(spent_s.get(stage, 0.0) + more_s, 4)
 
 
 def _out_of_memory(stage: str) -> CaseError:

@@ -39,7 +39,7 @@ from goat_ray.pipeline.facts import grid_columns, predicted_rows, region_rows
 from goat_ray.pipeline.files import Place, box_of, probabilities_file, thumbnail_file
 from goat_ray.pipeline.logs import of_case
 from goat_ray.pipeline.rows import Row, decode_failure, run_stage
-from goat_ray.pipeline.sums import decode_sum, encode_sum
+from goat_ray.pipeline.sums import NO_SUM, decode_sum, encode_sum
 from goat_ray.pipeline.telemetry import count_work
 from goat_ray.pipeline.watchdog import Surroundings
 from goat_ray.postprocess import postprocess
@@ -155,7 +155,7 @@ class Predict:
             empty: Row = {"labels": _NO_LABELS, "probabilities": _NO_PROBABILITIES}
             passed = ["grey"]
         else:
-            empty = {"merged": _NO_IMAGE, "so_far": ""}
+            empty = NO_SUM
             passed = ["grey", *map(_image_column, range(len(self._settings.preprocessings)))]
         done = run_stage("predict", self._work, empty, row, self._settings.surroundings)
         return {**done, **{column: row[column] for column in passed}}
@@ -167,9 +167,9 @@ class Predict:
             for index, preprocessing in enumerate(self._settings.preprocessings)
         }
         shard = self._settings.shard
-        before = None if shard.first else decode_sum(row["merged"], row["so_far"])
+        before = None if shard.first else decode_sum(row)
         if not shard.last:
-            return dict(zip(("merged", "so_far"), encode_sum(self._predictor.add(volumes, before)), strict=True))
+            return encode_sum(self._predictor.add(volumes, before))
         prediction = self._predictor.predict(volumes, before)
         context["confidence"] = prediction.confidence
         context["agreement"] = prediction.agreement

@@ -5,25 +5,30 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from goat_ray.pipeline.rows import Row
 
 if TYPE_CHECKING:
     from goat_ray.members.predictor import RunningSum
 
+NO_SUM: Row = {"merged": np.zeros((0, 0, 0, 0), np.float32), "so_far": ""}
+"""Columns of a sum, in a row that has none."""
 
-def encode_sum(running: "RunningSum") -> tuple[NDArray[np.float32], str]:
+
+def encode_sum(running: "RunningSum") -> Row:
     """The sum itself, and as text what else is known of its members; masks are whole numbers, in hexadecimal."""
     drawn = {code: {region: f"{bits:x}" for region, bits in masks.items()} for code, masks in running.drawn.items()}
-    return running.merged, json.dumps({"drawn": drawn, "member_seconds": running.member_seconds})
+    so_far = json.dumps({"drawn": drawn, "member_seconds": running.member_seconds})
+    return {"merged": running.merged, "so_far": so_far}
 
 
-def decode_sum(merged: NDArray[np.float32], text: str) -> "RunningSum":
+def decode_sum(row: Row) -> "RunningSum":
     """Inverse of `encode_sum`."""
     # Only here: tasks that pass a case on without a network start much faster without torch.
     from goat_ray.members.predictor import RunningSum
 
-    told = json.loads(text)
+    told = json.loads(row["so_far"])
     drawn: dict[str, Mapping[str, int]] = {
         code: {region: int(bits, 16) for region, bits in masks.items()} for code, masks in told["drawn"].items()
     }
-    return RunningSum(merged, drawn, told["member_seconds"])
+    return RunningSum(row["merged"], drawn, told["member_seconds"])
