@@ -51,6 +51,8 @@ def _start(target: str) -> None:
     # Ray 2.60 would otherwise create a token in the home directory and switch itself to token mode.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray ends a worker that was idle for a second; the next one spends seconds of a processor on imports.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     # The C++ side writes to the terminal, past every Python logger, on each restartable actor.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with _muted_stderr():

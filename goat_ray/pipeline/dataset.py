@@ -19,7 +19,7 @@ from goat_ray.errors import GoatRayError
 from goat_ray.pipeline.checks import Evaluate, Inspect
 from goat_ray.pipeline.gate import Gate
 from goat_ray.pipeline.passes import Care
-from goat_ray.pipeline.placement import CHECK_CPUS, COMMIT_CPUS, Placement, Pool
+from goat_ray.pipeline.placement import CHECK_CPUS, Placement, Pool
 from goat_ray.pipeline.rows import NOT_STARTED, Row, reference_row
 from goat_ray.pipeline.stages import CommitCase, Finish, Predict, PredictSettings, Read, Shard
 from goat_ray.pipeline.watchdog import Surroundings
@@ -28,8 +28,6 @@ from goat_ray.pipeline.watchdog import Surroundings
 # are tried again in the next pass, where attempts are counted. Actors themselves are always replaced.
 _TASK: Any = {"max_retries": 0}
 _ACTOR: Any = {"max_restarts": -1, "max_task_retries": 0}
-# A commit may be repeated at will, and what it would lose is a finished prediction.
-_COMMITTER: Any = {"max_restarts": -1, "max_task_retries": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +53,8 @@ def build_prediction(stages: Stages, cases: Sequence[Case], placement: Placement
             **_TASK,
         )
         predicted = _predicted(read, stages, room.pools, care, gate)
-        finished = predicted.map(_named("finish_case", stages.finish), num_cpus=room.finish_cpus, **_TASK)
-        return _committed(finished, stages.surroundings, stages.run_id, room.commit_cpus, gate)
+        finish = _committed("finish_case", stages.finish, stages.surroundings, stages.run_id)
+        return predicted.map(finish, num_cpus=room.finish_cpus, **_TASK)
 
 
 def _predicted(dataset: Dataset, stages: Stages, pools: Sequence[Pool], care: Care, gate: Gate) -> Dataset:
@@ -82,18 +80,13 @@ def _predicted(dataset: Dataset, stages: Stages, pools: Sequence[Pool], care: Ca
 
 def build_check(stage: Evaluate | Inspect, run_id: str, cases: Sequence[Case], slots: int, gate: Gate) -> Dataset:
     """The lazy pipeline of a stage that only looks at `cases`, at most `slots` of them in work at a time."""
+    name = f"{type(stage).__name__.lower()}_case"
     with _quiet_warnings():
-        return _committed(
-            _references(cases).map(
-                _gated(f"{type(stage).__name__.lower()}_case", stage, gate),
-                num_cpus=CHECK_CPUS,
-                compute=TaskPoolStrategy(size=min(slots, len(cases))),
-                **_TASK,
-            ),
-            stage.surroundings,
-            run_id,
-            COMMIT_CPUS,
-            gate,
+        return _references(cases).map(
+            _gated(name, _committed(name, stage, stage.surroundings, run_id), gate),
+            num_cpus=CHECK_CPUS,
+            compute=TaskPoolStrategy(size=min(slots, len(cases))),
+            **_TASK,
         )
 
 
@@ -103,14 +96,10 @@ def _references(cases: Sequence[Case]) -> Dataset:
     return ray.data.from_arrow(rows).repartition(target_num_rows_per_block=1)
 
 
-def _committed(dataset: Dataset, surroundings: Surroundings, run_id: str, cpus: float, gate: Gate) -> Dataset:
-    return dataset.map(
-        _actor(CommitCase, gate),
-        fn_constructor_args=(surroundings, run_id),
-        num_cpus=cpus,
-        compute=ActorPoolStrategy(size=1),
-        **_COMMITTER,
-    )
+def _committed(name: str, stage: Callable[[Row], Row], surroundings: Surroundings, run_id: str) -> Callable[[Row], Row]:
+    """A last stage and the commit of what it makes, in one task: what nobody else needs never leaves its worker."""
+    commit = CommitCase(surroundings, run_id)
+    return _named(name, lambda row: commit(stage(row)))
 
 
 @contextmanager
@@ -141,10 +130,18 @@ def rows_of(dataset: Dataset, gate: Gate) -> Iterator[Row]:
         batches: Any = dataset.iter_batches(prefetch_batches=0, batch_size=None, batch_format="pyarrow")
         for batch in batches:
             yield from batch.to_pylist()
+            _forget_statistics(dataset)
     except (RayError, SystemException, ExecutionTimeoutError) as error:
         raise GoatRayError(f"the Ray pipeline failed: {error}") from error
     finally:
         gate.dismiss()
+
+
+def _forget_statistics(dataset: Dataset) -> None:
+    """Drop what Ray Data keeps of every block that was made, kilobytes a case; nobody asks for its statistics."""
+    executor: Any = dataset._current_executor  # Ray 2.60 cannot be told to keep none; the version is pinned
+    for operator in (executor and executor._topology) or ():
+        getattr(operator, "_output_blocks_stats", []).clear()
 
 
 def _gated(name: str, stage: Callable[[Row], Row], gate: Gate) -> Callable[[Row], Row]:

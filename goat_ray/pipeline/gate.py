@@ -64,6 +64,8 @@ class Gate:
         Ray forgets an actor only when nothing refers to it any more, and what it keeps of a lost worker refers to
         the worker's successor. That would hold the processors that the next pass needs.
         """
+        if not ray.is_initialized():  # asking would start another Ray
+            return
         with suppress(RayError):
             for worker in ray.get(self._keeper.dismiss.remote()):
                 ray.kill(worker)

@@ -22,7 +22,7 @@ from goat_ray.pipeline.progress import Reporter, Several
 from goat_ray.pipeline.provenance import run_row
 from goat_ray.pipeline.stopping import Stop, StopRule
 from goat_ray.pipeline.suspicion import Suspicion
-from goat_ray.pipeline.telemetry import CaseCounter
+from goat_ray.pipeline.telemetry import CaseCounter, counted
 from goat_ray.report.summary import COLUMNS, MeanScores, mean_scores
 from goat_ray.runs import update_run
 from goat_ray.storage import RunStore
@@ -179,7 +179,14 @@ def _work(
         rule.case_ended(failure)
 
     with engine(stop) as stream:
-        lost = run_passes(stream, pending, job.config.attempts, suspicion, stop, case_ended)
+        lost = run_passes(
+            lambda cases, care: counted(stream(cases, care), job.run_id),
+            pending,
+            job.config.attempts,
+            suspicion,
+            stop,
+            case_ended,
+        )
         _end_lost_cases(job, lost, suspicion, reporter)
 
 

@@ -9,10 +9,12 @@ from goat_ray.errors import ConfigError
 from goat_ray.pipeline.cutting import Need, Part, cut_ensemble
 from goat_ray.pipeline.hardware import SMALLEST_CPUS, Cluster
 
-_THREADS_PER_WORKER = 8  # one case scales well up to about here; beyond it, more workers gain more
-_RESERVED_CPUS = 1.25  # Ray Data's own repartition task asks for a whole CPU; the commit actor needs a little
+_THREADS_ON_CPU = 8  # one case scales well up to about here; beyond it, more workers gain more
+_THREADS_ON_GPU = 2  # a worker mostly waits for its GPU; the other processors read and finish cases for it
+_READS_PER_GPU = 4  # a read mostly waits for the store
+_RESERVED_CPUS = 1.25  # Ray Data's own repartition task asks for a whole CPU
 _READ_CPUS, _FINISH_CPUS = 0.45, 0.35
-COMMIT_CPUS, CHECK_CPUS = 0.1, 0.45
+CHECK_CPUS = 0.45
 _GPU_CPUS = 1.5  # of a worker whose node is not up yet
 
 
@@ -54,7 +56,6 @@ class Placement:
     read_slots: int = 2
     read_cpus: float = _READ_CPUS
     finish_cpus: float = _FINISH_CPUS
-    commit_cpus: float = COMMIT_CPUS
 
     @property
     def mode(self) -> Mode:
@@ -103,8 +104,9 @@ def plan_placement(cluster: Cluster, needs: Sequence[Need], canvas_bytes: int, w
     if not cluster.usable:
         raise ConfigError(f"no node of this Ray has {SMALLEST_CPUS:g} logical CPUs, the least that the pipeline needs")
     device = wishes.device or ("cuda" if cluster.gpus_at_most else "cpu")
-    threads = wishes.threads or max(1, min(_THREADS_PER_WORKER, int(min(node.cpus for node in cluster.usable))))
     on_gpu = device.startswith("cuda")
+    most_threads = _THREADS_ON_GPU if on_gpu else _THREADS_ON_CPU
+    threads = wishes.threads or max(1, min(most_threads, int(min(node.cpus for node in cluster.usable))))
     cut = cut_ensemble(needs, canvas_bytes, cluster if on_gpu else None, wishes.mode, wishes.pools)
     if on_gpu:
         workers = _gpu_workers(cluster, cut.parts, wishes.workers)
@@ -116,7 +118,8 @@ def plan_placement(cluster: Cluster, needs: Sequence[Need], canvas_bytes: int, w
         Pool(part.codes, number, cpus, float(on_gpu), part.gpu_type, part.python)
         for part, number in zip(cut.parts, workers, strict=True)
     )
-    return Placement(device, threads, pools, cut.reason, read_slots=max(2, pools[0].workers))
+    read_slots = max(2, pools[0].workers * (_READS_PER_GPU if on_gpu else 1))
+    return Placement(device, threads, pools, cut.reason, read_slots)
 
 
 def _gpu_workers(cluster: Cluster, parts: Sequence[Part], asked: int | None) -> list[int]:

@@ -40,7 +40,7 @@ from goat_ray.pipeline.files import Place, box_of, probabilities_file, thumbnail
 from goat_ray.pipeline.logs import of_case
 from goat_ray.pipeline.rows import Row, decode_failure, run_stage
 from goat_ray.pipeline.sums import NO_SUM, decode_sum, encode_sum
-from goat_ray.pipeline.telemetry import count_work
+from goat_ray.pipeline.telemetry import work_of
 from goat_ray.pipeline.watchdog import Surroundings
 from goat_ray.postprocess import postprocess
 from goat_ray.storage import RunStore
@@ -246,31 +246,34 @@ class Finish:
         return evaluation
 
 
+@dataclass(frozen=True, slots=True)
 class CommitCase:
     """The last stage: durable outputs, then the commit or error object; what leaves is a status row."""
 
-    def __init__(self, surroundings: Surroundings, run_id: str) -> None:
-        self._surroundings = surroundings
-        self._store = RunStore(surroundings.root)
-        self._run_id = run_id
+    surroundings: Surroundings
+    run_id: str
 
     def __call__(self, row: Row) -> Row:
         """Run the stage on one row."""
-        done = run_stage("commit", self._work, {}, row, self._surroundings)
+        done = run_stage("commit", self._work, {}, row, self.surroundings)
         written_bytes = 0 if done["error"] or done["fatal"] else sum(len(row[column]) for column in _FILES)
         if done["error"] and not done["fatal"]:
             failed = {**done, "failure": done["error"], "error": ""}
-            done = run_stage("commit", self._record_failure, {}, failed, self._surroundings)
+            done = run_stage("commit", self._record_failure, {}, failed, self.surroundings)
         context = json.loads(done["context"])
         if not (done["error"] or done["fatal"]):
             self._record_time(row["case_id"], context)
-        count_work(self._run_id, context, written_bytes)
-        return {"case_id": done["case_id"], "error": done["error"], "fatal": done["fatal"]}
+        told = {column: done[column] for column in ("case_id", "error", "fatal")}
+        return {**told, "work": work_of(context, written_bytes)}
+
+    @property
+    def _store(self) -> RunStore:
+        return RunStore(self.surroundings.root)
 
     def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
         outputs = {key(case.case_id): bytes(row[column]) for column, key in _FILES.items() if row[column]}
         commit = Commit(
-            run_id=self._run_id,
+            run_id=self.run_id,
             case_id=case.case_id,
             site=case.site,
             cohort=case.cohort,

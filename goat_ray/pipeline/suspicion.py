@@ -27,7 +27,7 @@ class Suspicion:
 
     def losses(self, case_id: str) -> int:
         """How many workers were lost with this case."""
-        return len(self._suspects[case_id])
+        return len(self._suspects.get(case_id, ()))
 
     def accuse(self, cases: Iterable[Case]) -> None:
         """Count one more loss against each of these cases, unless their worker has left word itself."""

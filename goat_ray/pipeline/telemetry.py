@@ -1,9 +1,10 @@
 """What a run tells Prometheus: counters that Ray exports on the metrics port of every node, as `ray_<name>`.
 
-Cases are counted by the driver, the only one that sees lost ones; their work by the stage that commits it. Nothing
-here may fail or delay a case.
+The driver counts: it alone sees lost cases, and a worker that Ray ends as idle takes with it what it has not reported.
+Nothing here may fail or delay a case.
 """
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ import ray
 from ray.util import metrics
 
 from goat_ray.errors import Failure
+from goat_ray.pipeline.rows import Row
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -49,22 +51,34 @@ class CaseCounter:
                 self._waiting.clear()
 
 
-def count_work(run_id: str, context: Mapping[str, Any], written_bytes: int) -> None:
-    """Count what a case took.
+def work_of(context: Mapping[str, Any], written_bytes: int) -> str:
+    """What a case took, for the driver to count.
 
     Args:
-        run_id: of its run.
         context: what its stages noted.
         written_bytes: size of the outputs that were committed.
     """
-    with _harmless():
-        for stage, cpu_s in context["cpu_s"].items():  # the parts of stages have no time of a processor
-            tags = {"run": run_id, "stage": stage}
-            _add(STAGE_SECONDS, context["timings_s"][stage], tags)
-            _add(STAGE_CPU_SECONDS, cpu_s, tags)
-        read_bytes = sum(file.get("size", 0) for file in context.get("inputs", {}).values())
-        _add(READ_BYTES, read_bytes, {"run": run_id})
-        _add(WRITTEN_BYTES, written_bytes, {"run": run_id})
+    # Only whole stages have a processor's time, their parts have none.
+    stages = {stage: (context["timings_s"][stage], cpu_s) for stage, cpu_s in context["cpu_s"].items()}
+    read_bytes = sum(file.get("size", 0) for file in context.get("inputs", {}).values())
+    return json.dumps({"stages": stages, "read_bytes": read_bytes, "written_bytes": written_bytes})
+
+
+def counted(rows: Iterator[Row], run_id: str) -> Iterator[Row]:
+    """The rows of a run, once the work that each tells of is counted."""
+    for row in rows:
+        with _harmless():
+            _count_work(run_id, json.loads(row["work"]))
+        yield row
+
+
+def _count_work(run_id: str, work: Mapping[str, Any]) -> None:
+    for stage, (seconds, cpu_s) in work["stages"].items():
+        tags = {"run": run_id, "stage": stage}
+        _add(STAGE_SECONDS, seconds, tags)
+        _add(STAGE_CPU_SECONDS, cpu_s, tags)
+    _add(READ_BYTES, work["read_bytes"], {"run": run_id})
+    _add(WRITTEN_BYTES, work["written_bytes"], {"run": run_id})
 
 
 def _add(counter: metrics.Counter, value: float, tags: dict[str, str]) -> None:

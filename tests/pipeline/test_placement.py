@@ -43,7 +43,7 @@ def test_workers_on_cpus_leave_processors_on_every_node(nodes: list[float], work
     usable = [number for number in nodes if number]
     on_a_node = -(-placement.workers // len(usable))
     for number in usable:
-        free = number - on_a_node * placement.pools[0].cpus - placement.commit_cpus
+        free = number - on_a_node * placement.pools[0].cpus
         assert free >= max(placement.read_cpus, placement.finish_cpus, REPARTITION_CPUS)
 
 
@@ -53,14 +53,14 @@ def test_workers_on_gpus_leave_processors_on_every_node(gpus_of_nodes: list[int]
     nodes = tuple(Node(8.0, number, "T") for number in gpus_of_nodes)
     placement = plan(Cluster(nodes), mode=mode)
     for node in nodes:
-        assert node.cpus - node.gpus * placement.pools[0].cpus - placement.commit_cpus >= REPARTITION_CPUS
+        assert node.cpus - node.gpus * placement.pools[0].cpus >= REPARTITION_CPUS
 
 
 @pytest.mark.parametrize("number", [2, 3, 4, 8, 64])
 @pytest.mark.parametrize("workers", [None, 1, 2, 3, 5])
 def test_neighbouring_stages_never_ask_for_the_same(number: int, workers: int | None) -> None:
     placement = plan(cpus(number), workers=workers)
-    shares = [placement.read_cpus, placement.pools[0].cpus, placement.finish_cpus, placement.commit_cpus]
+    shares = [placement.read_cpus, placement.pools[0].cpus, placement.finish_cpus]
     assert all(one != other for one, other in pairwise(shares))
 
 
@@ -73,7 +73,7 @@ def test_every_gpu_gets_one_worker_with_every_member() -> None:
     assert (placement.device, placement.mode, held(placement)) == ("cuda", "resident", ["ABCDEFG"])
     assert (placement.workers, placement.pools[0].gpus) == (4, 1.0)
     assert placement.explain() == (
-        "placement resident: 4 workers with all 7 members, 1 GPU each; 4 cases read at a time "
+        "placement resident: 4 workers with all 7 members, 1 GPU each; 16 cases read at a time "
         "(members and the largest case take 12.3 GB, H100 has 80.0 GB)"
     )
 
@@ -178,3 +178,8 @@ def test_one_case_at_a_time_goes_through_one_worker_of_each_pool() -> None:
     alone = plan(gpus((7, "T4"), T4=12)).alone()
     assert [pool.workers for pool in alone.pools] == [1, 1]
     assert alone.read_slots == 1
+
+
+def test_processors_beside_a_gpu_are_left_to_the_feeding_of_it() -> None:
+    placement = plan(Cluster((Node(16.0, 1, "H100"),)))
+    assert (placement.threads, placement.pools[0].cpus, placement.read_slots) == (2, 2.0, 4)

@@ -344,7 +344,7 @@ def test_a_member_that_fails_in_any_pool_fails_the_case(config: RunConfig, tmp_p
 
 def test_no_stage_is_fused_into_its_neighbour(plain: tuple[RunSummary, Dataset]) -> None:
     stats = plain[1].stats()
-    for name in ("Map(read_case)", "Map(Predict)", "Map(finish_case)", "Map(CommitCase)"):
+    for name in ("Map(read_case)", "Map(Predict)", "Map(finish_case)"):
         assert f" {name}:" in stats, stats
 
 
