@@ -139,12 +139,14 @@ def _workers(notes: list[np.ndarray], plan: Plan) -> dict[str, Any]:
         sys.exit(f"{len(notes)} worker(s) took part, not {workers}")
     first, last = max(own[0, 0] for own in notes), min(own[-1, 1] for own in notes)
     busy_s = sum(float(np.diff(np.clip(own, first, last), axis=1).sum()) for own in notes)
-    gaps = np.concatenate([own[1:, 0] - own[:-1, 1] for own in notes])
+    pairs = np.concatenate([np.stack([own[:-1, 1], own[1:, 0]], axis=1) for own in notes])
+    ended, began = pairs[(pairs[:, 0] >= first) & (pairs[:, 1] <= last)].T
+    gaps = began - ended
     return {
         "number": workers,
         "cases_per_worker": [len(own) for own in notes],
         "busy_percent": round(100 * busy_s / (workers * (last - first)), 2),
-        "overhead_ms_per_case": {
+        "gap_ms_between_cases": {
             "mean": round(1000 * float(gaps.mean()), 2),
             "median": round(1000 * float(np.median(gaps)), 2),
             "p99": round(1000 * float(np.quantile(gaps, 0.99)), 2),
