@@ -49,6 +49,7 @@ ENV PATH=/opt/venv/bin:${PATH} \
     USER=goat \
     PYTHONUNBUFFERED=1 \
     RAY_USAGE_STATS_ENABLED=0 \
+    RAY_idle_worker_killing_time_threshold_ms=600000 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 1000:1000

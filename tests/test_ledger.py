@@ -51,6 +51,18 @@ def test_outcomes_of_some_cases_are_those_of_the_ledger(store: RunStore) -> None
     assert some.failures == {}
 
 
+def test_outcomes_are_read_of_the_cases_that_left_some_and_asked_of_none(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(store, "case-1")
+    read = []
+    genuine = RunStore.read
+    monkeypatch.setattr(RunStore, "read", lambda self, key: read.append(key) or genuine(self, key))
+    monkeypatch.setattr(RunStore, "size", lambda _self, key: pytest.fail(f"the size of {key} was asked for"))
+    read_outcomes(store, "run", ["case-1", *(f"absent-{number}" for number in range(50))])
+    assert read == [commit_key("case-1")]
+
+
 def test_a_label_that_was_altered_in_place_is_found_when_asked_for(store: RunStore) -> None:
     commit(store, "case-1")
     commit(store, "case-2")
