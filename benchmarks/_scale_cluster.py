@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import ray
 from ray.cluster_utils import Cluster
 
 from goat_ray.cases import Case
@@ -111,7 +110,7 @@ def main() -> None:
     plan = Plan(**json.loads((folder / "plan.json").read_text()))
     config = RunConfig.model_validate_json((folder / "config.json").read_text())
     (folder / "notes").mkdir()
-    cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(plan.nodes):
         cluster.add_node(num_cpus=plan.cpus_per_node, num_gpus=plan.gpus_per_node, object_store_memory=1500 * 2**20)
     cluster.wait_for_nodes()
@@ -129,11 +128,10 @@ def main() -> None:
 
     predict.stages_of = stages_of
     memory = DriverMemory(folder / "driver.csv")
-    prediction = predict.prepare(config)
+    prediction = predict.prepare(config.model_copy(update={"address": cluster.address}))
     summary = carry_out(prediction.job, predict.engine_of(prediction), memory, NOTHING_AGAIN)
     memory.note()
     (folder / "summary.json").write_text(json.dumps({**summary.counts, "elapsed_s": summary.elapsed_s}))
-    ray.shutdown()
     cluster.shutdown()
 
 
