@@ -9,9 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Four to each multiprocessor of an H100 or H200. Fixed, and not shared out over the samples of a batch: what a
-# window's statistics are may depend neither on the device nor on the windows beside it.
-_CHUNKS = 4 * 132
+# As many as an H100 or H200 runs at once: three to each multiprocessor, for the registers they take (80 a thread).
+# Fixed, and not shared out over the samples of a batch: what a window's statistics are may depend neither on the
+# device nor on the windows beside it.
+_CHUNKS = 3 * 132
 _MOST_CHANNELS = 64
 _TILE = 8192
 _MERGED_CHANNELS = 8
@@ -19,9 +20,9 @@ _MERGED_CHANNELS = 8
 
 @triton.jit
 def _moments(
-    x: Tensor,
-    means: Tensor,
-    squares: Tensor,
+    x: tl.tensor,
+    means: tl.tensor,
+    squares: tl.tensor,
     rows: int,
     channels: int,
     tiles: int,
@@ -56,11 +57,11 @@ def _moments(
 
 @triton.jit
 def _merge(
-    means: Tensor,
-    squares: Tensor,
-    weight: Tensor,
-    centres: Tensor,
-    scales: Tensor,
+    means: tl.tensor,
+    squares: tl.tensor,
+    weight: tl.tensor,
+    centres: tl.tensor,
+    scales: tl.tensor,
     rows: int,
     channels: int,
     chunks: int,
@@ -90,12 +91,12 @@ def _merge(
 
 @triton.jit
 def _apply(
-    x: Tensor,
-    residual: Tensor,
-    centres: Tensor,
-    scales: Tensor,
-    bias: Tensor,
-    out: Tensor,
+    x: tl.tensor,
+    residual: tl.tensor,
+    centres: tl.tensor,
+    scales: tl.tensor,
+    bias: tl.tensor,
+    out: tl.tensor,
     rows: int,
     channels: int,
     slope: float,
@@ -118,7 +119,7 @@ def _apply(
     if HAS_RESIDUAL:
         values += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
     values = tl.where(values >= 0, values, values * slope)
-    tl.store(out + at, values.to(out.dtype.element_ty), mask=inside)  # type: ignore[attr-defined]  # a pointer, in there
+    tl.store(out + at, values.to(out.dtype.element_ty), mask=inside)
 
 
 def normalised(

@@ -77,9 +77,11 @@ def test_a_large_mean_costs_no_digits_of_a_small_spread():
     assert difference(x) < 3e-4  # float32 itself has steps of 5e-4 there
 
 
-def test_many_chunks_are_merged_into_one_mean():
-    """Means of chunks that differ by far more than the spread within."""
-    x = tensor((1, 64, 8, 64, 64), std=0.1)
+@pytest.mark.parametrize("chunks", [1, 3, 396])
+def test_tiles_and_chunks_are_merged_into_one_mean(monkeypatch, chunks):
+    """Means of chunks, and of the tiles within one, that differ by far more than the spread in each."""
+    monkeypatch.setattr(triton_norm, "_CHUNKS", chunks)
+    x = tensor((2, 33, 8, 15, 64), std=0.1)
     x += torch.arange(8.0, device=DEVICE)[:, None, None]
     assert difference(x) < 1e-5
 
