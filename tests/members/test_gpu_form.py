@@ -44,6 +44,10 @@ def windows(samples=2, size=(16, 16, 12)):
     return torch.randn(samples, 4, *size, generator=torch.Generator().manual_seed(1))
 
 
+def is_channels_last(features):
+    return features.is_contiguous(memory_format=torch.channels_last_3d)
+
+
 def relative(logits, expected):
     return float(torch.linalg.vector_norm(logits.cpu() - expected) / torch.linalg.vector_norm(expected))
 
@@ -106,13 +110,16 @@ def test_a_fitted_network_keeps_its_labels():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_channels_stay_last_from_layer_to_layer(family, dtype, device):
     """In halves: a CPU takes small convolutions in float32 out of that layout."""
+    alone = nn.Conv3d(4, 4, 1, device=device, dtype=dtype).to(memory_format=torch.channels_last_3d)
+    if not is_channels_last(alone(windows().to(device, dtype, memory_format=torch.channels_last_3d))):
+        pytest.skip("this processor has no units for this dtype, and a mere convolution changes the layout")
     form = form_of(network_of(family), dtype, device)
     seen, contiguous = [], []
 
     def look(name):
         def hook(_layer, _inputs, features):
             seen.append(name)
-            if not features.is_contiguous(memory_format=torch.channels_last_3d):
+            if not is_channels_last(features):
                 contiguous.append(name)
 
         return hook
