@@ -19,6 +19,7 @@ import json
 import os
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -154,9 +155,13 @@ def main() -> None:
     bench = Bench(arguments.tiny, arguments.budget)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     for stage in (ceilings, ladder, profile, whole_case):
-        stage(bench)
+        try:
+            stage(bench)
+        except Exception:  # noqa: BLE001 - time on a device is scarce: the other stages' numbers are wanted all the same
+            traceback.print_exc()
+            bench.results.setdefault("failed", []).append(stage.__name__)
         save(bench)
-    missed = verdict(bench)
+    missed = [*bench.results.get("failed", []), *verdict(bench)]
     save(bench)
     if not arguments.tiny:
         record("gpu_predictor", bench.results, ("numpy", "torch", "triton"))
@@ -216,8 +221,8 @@ def climb(bench: Bench, kind: Kind) -> None:
         try:
             with cudnn(autotuned), torch.inference_mode():
                 row = measured(make(network), timed, checked, truth, bench.device)
-        except (RuntimeError, ImportError) as error:
-            print(f"  {name:32} failed: {str(error).partition(chr(10))[0]}", flush=True)
+        except Exception as error:  # noqa: BLE001 - as above
+            print(f"  {name:32} failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}", flush=True)
             continue
         finally:
             release(bench.device)
@@ -427,7 +432,8 @@ def verdict(bench: Bench) -> list[str]:
             * len(bench.tiling(kind, bench.timed_case).windows)
             for kind in bench.kinds
         )
-        found["share_of_peak"] = tflop / totals[ours] / bench.results["ceilings"]["float16_tflop_s"]
+        if peak := bench.results.get("ceilings", {}).get("float16_tflop_s"):
+            found["share_of_peak"] = tflop / totals[ours] / peak
         bench.results["achieved_tflop_s"] = tflop / totals[ours]
         if "nnUNetPredictor" in totals:
             found["times_nnunet"] = totals["nnUNetPredictor"] / totals[ours]
