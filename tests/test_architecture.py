@@ -34,6 +34,7 @@ LAYERS = [
 OWNERS = {
     "ray": {"pipeline"},
     "torch": {"members", "demo"},
+    "triton": {"members"},
     "safetensors": {"members"},
     "nnunetv2": {"members"},
     "statsmodels": {"report"},

@@ -142,7 +142,8 @@ def _mix_bottleneck(features: Tensor, norm: nn.LayerNorm, mamba: Mamba) -> Tenso
         tokens = features.flatten(2).transpose(1, 2).float()
         normed = F.layer_norm(tokens, norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
         mixed: Tensor = mamba(normed)
-    return mixed.transpose(1, 2).reshape(features.shape).to(features.dtype)
+    # In the layout of the features: the tokens' own would have every layer behind it convert.
+    return torch.empty_like(features).copy_(mixed.transpose(1, 2).reshape(features.shape))
 
 
 class UMambaBot(nn.Module):
@@ -248,7 +249,7 @@ class _Upsample(nn.Module):
         return F.interpolate(self.conv(x), scale_factor=list(self.stride), mode="nearest")
 
 
-class _UpstreamBlock(nn.Module):
+class UpstreamBlock(nn.Module):
     """A residual block whose skip is always a strided 1×1×1 convolution."""
 
     def __init__(self, inputs: int, outputs: int, kernel: Triple, stride: Triple) -> None:
@@ -261,6 +262,7 @@ class _UpstreamBlock(nn.Module):
         self.conv3 = nn.Conv3d(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, z, y, x) to (n, outputs, …), smaller by the stride."""
         y = F.leaky_relu(self.norm1(self.conv1(x)), inplace=True)
         y = self.norm2(self.conv2(y))
         return F.leaky_relu(y + self.conv3(x), inplace=True)
@@ -272,4 +274,4 @@ def _stage(inputs: int, outputs: int, kernel: Triple, stride: Triple, blocks: in
         BasicBlockD(nn.Conv3d, outputs, outputs, kernel, 1, conv_bias, **_NORM, **_ACTIVATION)
         for _ in range(blocks - 1)
     )
-    return nn.Sequential(_UpstreamBlock(inputs, outputs, kernel, stride), *basic)
+    return nn.Sequential(UpstreamBlock(inputs, outputs, kernel, stride), *basic)

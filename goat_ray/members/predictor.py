@@ -17,6 +17,8 @@ from goat_ray.labels import LabelScheme
 from goat_ray.members.agreement import BitSets, agreement, bit_sets
 from goat_ray.members.blending import Recipe, Tiling, blend, tile
 from goat_ray.members.ensemble import Ensemble, Member, check_members, load_network
+from goat_ray.members.gpu_form import GpuForm, with_fused_norms
+from goat_ray.members.graphs import Graphed, GraphPool
 from goat_ray.members.kernels import in_bfloat16, with_group_norm
 from goat_ray.members.merge import Rule, canonical_probabilities, confidence, decode, quantised_regions
 from goat_ray.members.plans import Preprocessing
@@ -42,8 +44,8 @@ class PredictorSettings:
         mirroring: average each window over the flips that its member was trained with.
         device: a torch device, `cpu` or `cuda:0`.
         threads: CPU threads of torch in this process; None leaves them as they are.
-        precision: of the forward passes. On a GPU the halves run under autocast, as nnU-Net does there, and float32
-            is that, not TF32; a CPU has bfloat16 only, see `kernels.in_bfloat16`.
+        precision: of the forward passes. On a GPU the halves run in a form of their own, see `gpu_form`, from CUDA
+            graphs, and float32 is that, not TF32; a CPU has bfloat16 only, see `kernels.in_bfloat16`.
         keep_probabilities: return the merged probabilities too.
     """
 
@@ -121,16 +123,21 @@ class Predictor:
         # Otherwise convolutions in float32 keep 10 bits of each factor.
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
+        self._graphs = GraphPool() if self._device.type != "cpu" and settings.precision != "float32" else None
         self._members = [
-            (member, _resident(member, settings), self._ladder(member))
+            (member, _resident(member, settings, self._graphs), self._ladder(f"member {member.code}"))
             for member in ensemble.members
             if held is None or member.code in held
         ]
-        self._decoder = Ladder("the decoder", Rung(1, self._device))
+        self._decoder = self._ladder("the decoder", 1)
         self._total_weight = sum(member.weight for member in ensemble.members)
 
-    def _ladder(self, member: Member) -> Ladder:
-        return Ladder(f"member {member.code}", Rung(self._settings.windows_per_batch, self._device))
+    def _ladder(self, who: str, windows_per_batch: int | None = None) -> Ladder:
+        rung = Rung(windows_per_batch or self._settings.windows_per_batch, self._device)
+        if self._graphs is None:
+            return Ladder(who, rung)
+        # They keep the memory of a whole pass, and can be done without.
+        return Ladder(who, rung, partial(self._graphs.close, f"{who} ran out of memory"))
 
     @property
     def device_peak_bytes(self) -> int | None:
@@ -192,14 +199,12 @@ class Predictor:
     def _logits(self, tiling: Tiling, member: Member, network: nn.Module, rung: Rung) -> Tensor:
         settings = self._settings
         flips = _flips(member.card.mirroring_axes) if settings.mirroring else []
-        half = settings.precision != "float32" and self._device.type != "cpu"
-        with torch.autocast(self._device.type, getattr(torch, settings.precision), enabled=half):
-            return blend(
-                tiling,
-                lambda windows: _mirrored(network, windows.to(self._device), flips).to(rung.canvas),
-                heads=len(member.scheme.channels),
-                windows_per_batch=rung.windows_per_batch,
-            )
+        return blend(
+            tiling,
+            lambda windows: _mirrored(network, windows.to(self._device), flips).to(rung.canvas),
+            heads=len(member.scheme.channels),
+            windows_per_batch=rung.windows_per_batch,
+        )
 
     def _decoded(self, case: "_Case", rung: Rung) -> Prediction:
         case.make_room(rung)
@@ -260,7 +265,7 @@ def _sum_of(case: _Case) -> Tensor:
     return case.merged
 
 
-def _resident(member: Member, settings: PredictorSettings) -> nn.Module:
+def _resident(member: Member, settings: PredictorSettings, graphs: GraphPool | None) -> nn.Module:
     """A member's network on the device, in its fastest form unless bits have to match nnU-Net's."""
     if problem := preprocessing_problem(member.preprocessing):
         raise EnsembleError(f"member {member.code}: {problem}")
@@ -271,6 +276,9 @@ def _resident(member: Member, settings: PredictorSettings) -> nn.Module:
         network = in_bfloat16(with_group_norm(network))
     elif settings.device == "cpu" and settings.blending == "exact":
         network = with_group_norm(network)
+    elif graphs is not None:
+        dtype = getattr(torch, settings.precision)
+        network = GpuForm(Graphed(with_fused_norms(network, dtype), graphs), dtype)
     try:
         return network.to(settings.device)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises the latter

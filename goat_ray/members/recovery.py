@@ -54,11 +54,13 @@ class Ladder:
     Args:
         who: the piece of work, as messages name it.
         rung: where to begin.
+        make_room: gives up what memory of the device can be done without; called before each step down.
     """
 
-    def __init__(self, who: str, rung: Rung) -> None:
+    def __init__(self, who: str, rung: Rung, make_room: Callable[[], None] | None = None) -> None:
         self._who = who
         self._rung = rung
+        self._make_room = make_room or (lambda: None)
 
     def run(self, work: Callable[[Rung], _T]) -> _T:
         """The result of `work` on the first rung, going down, that has memory for it.
@@ -71,6 +73,7 @@ class Ladder:
         while True:
             try:
                 if len(tried) > 1:  # in here, for it fails like any other call where the device is lost
+                    self._make_room()
                     torch.cuda.empty_cache()
                 result = work(tried[-1])
             except (MemoryError, RuntimeError) as error:

@@ -5,6 +5,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
 from goat_ray.errors import CaseError, Category, EnsembleError
@@ -13,6 +14,8 @@ from goat_ray.members import predictor
 from goat_ray.members.agreement import agreement, bit_sets
 from goat_ray.members.cards import MemberCard, Source
 from goat_ray.members.ensemble import Ensemble, Member
+from goat_ray.members.gpu_form import GpuForm
+from goat_ray.members.graphs import Graphed, GraphPool
 from goat_ray.members.plans import Architecture, Preprocessing
 from goat_ray.members.predictor import Predictor, PredictorSettings
 from goat_ray.members.preprocess import preprocess
@@ -356,6 +359,43 @@ def test_bfloat16_stays_close_to_the_full_precision(softmax_weights):
     assert half.probabilities.dtype == np.float32
     assert not np.array_equal(half.probabilities, full.probabilities)
     assert np.mean(half.labels != full.labels) < 0.01
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("mirroring", [False, True])
+def test_half_precision_on_a_gpu_stays_close_to_the_full_one(softmax_weights, precision, mirroring):
+    images, _ = nnunet.head_scan(19)
+    patches = {"A": PATCH, "B": (32, 32, 32)}
+    members = [member(code, softmax_weights, patch=patch, axes=(0, 2)) for code, patch in patches.items()]
+    settings = {"mirroring": mirroring, "windows_per_batch": 3}
+    full, _, _ = predict(members, images, **settings)
+    half, _, _ = predict(members, images, precision=precision, device="cuda:0", **settings)
+    again, _, _ = predict(members, images, precision=precision, device="cuda:0", **settings)
+    assert not np.array_equal(half.probabilities, full.probabilities)
+    assert np.mean(half.labels != full.labels) < 0.01
+    np.testing.assert_array_equal(half.probabilities, again.probabilities)
+
+
+def test_half_precision_beside_a_cpu_runs_in_its_form_from_graphs(softmax_weights):
+    """On torch's `meta` device, which computes nothing: that the networks are put together so."""
+    settings = PredictorSettings(device="meta", precision="float16")
+    worker = Predictor(ensemble(member("A", softmax_weights)), settings)
+    form = worker._members[0][1]
+    assert isinstance(form, GpuForm)
+    assert form.dtype == torch.float16
+    assert isinstance(form.network, Graphed)
+    full = Predictor(ensemble(member("A", softmax_weights)), PredictorSettings(device="meta"))
+    assert isinstance(full._members[0][1], PlainConvUNet)
+
+
+def test_graphs_are_given_up_where_memory_is_short(softmax_weights, monkeypatch):
+    reasons = []
+    monkeypatch.setattr(GraphPool, "close", lambda _, reason: reasons.append(reason))
+    worker = Predictor(ensemble(member("A", softmax_weights)), PredictorSettings(device="meta", precision="float16"))
+    worker._members[0][2]._make_room()
+    worker._decoder._make_room()
+    assert reasons == ["member A ran out of memory", "the decoder ran out of memory"]
 
 
 def test_float16_is_refused_on_a_cpu(softmax_weights):

@@ -99,6 +99,18 @@ def test_each_step_down_is_logged_and_the_last_one_remembered(caplog):
     ]
 
 
+def test_what_can_be_done_without_is_given_up_before_each_step_down():
+    events = []
+
+    def work(rung):
+        events.append(rung.windows_per_batch)
+        if rung.windows_per_batch > 1:
+            raise torch.OutOfMemoryError(FULL)
+
+    Ladder("member A", Rung(4, GPU), lambda: events.append("room")).run(work)
+    assert events == [4, "room", 2, "room", 1]
+
+
 def test_a_case_too_large_for_every_rung_does_not_slow_the_next():
     def full(_):
         raise torch.OutOfMemoryError(FULL)
