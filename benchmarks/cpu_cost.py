@@ -31,8 +31,8 @@ from goat_ray.cases import Case, discover
 from goat_ray.config import PostprocessConfig, S3Config
 from goat_ray.demo.cohort import EMBEDDED_ENSEMBLE, DemoCase, write_demo_cohort
 from goat_ray.demo.phantoms import BENCHMARK_SEEDS, SITES, TUMOURS
-from goat_ray.imaging.reading import load_labels
 from goat_ray.errors import Category
+from goat_ray.imaging.reading import load_labels
 from goat_ray.members.ensemble import load_ensemble
 from goat_ray.pipeline.files import Place
 from goat_ray.pipeline.rows import Row, reference_row
@@ -209,9 +209,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def imports(repeats: int) -> dict[str, float]:
     """CPU seconds of a process that only imports, less those of one that does nothing; the least of several."""
     nothing = min(child_cpu_s("pass") for _ in range(repeats))
-    return {
-        name: round(min(child_cpu_s(code) for _ in range(repeats)) - nothing, 3) for name, code in IMPORTS.items()
-    }
+    return {name: round(min(child_cpu_s(code) for _ in range(repeats)) - nothing, 3) for name, code in IMPORTS.items()}
 
 
 def child_cpu_s(code: str) -> float:
