@@ -11,6 +11,7 @@ from torch import nn
 
 from goat_ray.cases import Case
 from goat_ray.demo.recipes import RECIPES
+from goat_ray.labels import MODALITIES
 from goat_ray.members.ensemble import Member, load_network
 from goat_ray.members.networks import build_network
 from goat_ray.members.plans import Architecture
@@ -21,7 +22,7 @@ _READING = {
     "image_reader_writer": "SimpleITKIO",
     "label_manager": "LabelManager",
     "transpose_backward": [0, 1, 2],
-    "foreground_intensity_properties_per_channel": {},
+    "foreground_intensity_properties_per_channel": {str(index): {} for index in range(len(MODALITIES))},
 }
 _CONFIGURATION = {
     "data_identifier": "nnUNetPlans_3d_fullres",
