@@ -23,13 +23,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from benchmarks._agreement import agreement
 from benchmarks._nnunet import environment, export_member, link_cases
 from benchmarks._processes import Watched, run_watched
 from benchmarks._record import record
 from goat_ray.cases import discover
 from goat_ray.demo.cohort import EMBEDDED_ENSEMBLE, DemoCase, write_demo_cohort
 from goat_ray.demo.phantoms import BENCHMARK_SEEDS, SITES, TUMOURS
-from goat_ray.labels import Label
 from goat_ray.members.ensemble import load_ensemble
 
 REAL_SHAPE = (240, 240, 155)
@@ -137,7 +137,7 @@ def one_round(flows: Flows, place: Path) -> dict[str, Any]:
     took, steps, labels = {"theirs": peer}, {"theirs": peer_steps}, {}
     for name, settings in OURS.items():
         took[name], steps[name] = flows.ours(place / name, settings)
-        labels[name] = compared(flows.labels(place / name), reference)
+        labels[name] = agreement(flows.labels(place / name), reference)
         print(name, shown(took[name]), labels[name], flush=True)
     ratios = {
         **{f"{name} wall": peer.wall_s / took[name].wall_s for name in OURS},
@@ -149,18 +149,6 @@ def one_round(flows: Flows, place: Path) -> dict[str, Any]:
     }
     told = {name: {**shown(watched), "steps_s": steps[name]} for name, watched in took.items()}
     return {"load": load, "labels": labels, "ratios": ratios, "flows": told}
-
-
-def compared(ours: Sequence[NDArray[np.uint8]], theirs: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
-    """Share of voxels that are equal, voxels that are not, and Dice of each label over all cases."""
-    a, b = (np.concatenate([volume.ravel() for volume in volumes]) for volumes in (ours, theirs))
-    dice = {}
-    for label in list(Label)[1:]:
-        voxels = np.count_nonzero(a == int(label)) + np.count_nonzero(b == int(label))
-        both = np.count_nonzero((a == int(label)) & (b == int(label)))
-        dice[label.name] = round(2 * both / voxels, 6) if voxels else None
-    differing = int(np.count_nonzero(a != b))
-    return {"equal_share": 1 - differing / a.size, "differing_vox": differing, "found_vox": int((b > 0).sum()), **dice}
 
 
 def steps_of(run: Path) -> dict[str, float]:
