@@ -113,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two phantoms, one call each, nothing recorded")
     arguments = parser.parse_args()
+    load = [round(value, 2) for value in os.getloadavg()]
     with tempfile.TemporaryDirectory() as folder:
         heads = phantoms(2 if arguments.quick else len(TUMOURS))
         write_demo_cohort(Path(folder) / "phantoms", heads, REAL_SHAPE)
@@ -123,6 +124,7 @@ def main() -> None:
     payload = {
         "unit": "CPU seconds of one process",
         "limits": LIMIT_CPU_S,
+        "load_average_before": load,
         "summary": {name: summary(found) for name, found in rows.items()},
         "imports": imports(1 if arguments.quick else 5),
         "cases": rows,
