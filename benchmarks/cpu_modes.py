@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._agreement import agreement
 from benchmarks._record import record
 from goat_ray.demo.cohort import EMBEDDED_ENSEMBLE
 from goat_ray.demo.phantoms import BENCHMARK_SEEDS, SITES, TUMOURS, make_phantom
 from goat_ray.imaging.geometry import brain_mask_box, to_network_axes
-from goat_ray.labels import MODALITIES, Label, LabelMap
+from goat_ray.labels import MODALITIES, LabelMap
 from goat_ray.members.preprocess import preprocess
 
 REAL_SHAPE = (240, 240, 155)
@@ -93,7 +94,7 @@ WORKERS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one small member, one case, nothing recorded")
+    parser.add_argument("--quick", action="store_true", help="one member, one case, two modes, nothing recorded")
     parser.add_argument("--members", default=",".join(MEMBERS))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--cases", type=int, default=2)
@@ -104,15 +105,17 @@ def main() -> None:
         return
     codes = ("ResNetL",) if arguments.quick else tuple(arguments.members.split(","))
     cases = 1 if arguments.quick else arguments.cases
-    chosen = [mode for mode in MODES if not (arguments.quick and mode.is_compiled)]
+    modes = [PLAIN, DEFAULT] if arguments.quick else MODES
     load = [round(value, 2) for value in os.getloadavg()]
-    rows = [measured(mode, codes, arguments.threads, cases) for mode in chosen]
-    plain = rows[0].pop("labels")
-    for row in rows[1:]:
-        row |= {"agreement": agreement(row.pop("labels", None), plain)}
-    for row in rows:
-        print(row, flush=True)
-    threads = [side_by_side(workers) for workers in WORKERS]
+    rows = []
+    plain: list[LabelMap] = []
+    for mode in modes:
+        row = measured(mode, codes, arguments.threads, cases)
+        labels = row.pop("labels", None)
+        plain = plain or labels
+        rows.append({**row, "agreement": agreement(labels, plain) if labels else None})
+        print(rows[-1], flush=True)
+    threads = [side_by_side(workers) for workers in (WORKERS[:2] if arguments.quick else WORKERS)]
     if not arguments.quick:
         payload = {
             "members": codes,
@@ -205,24 +208,6 @@ def probabilities(member: Any, network: Any, image: np.ndarray, batch: int) -> A
     tiling = tile(image, member.channel_index, member.patch_size, "exact", torch.device("cpu"))
     logits = blend(tiling, network, heads=len(member.scheme.channels), windows_per_batch=batch)
     return canonical_probabilities(logits, member.scheme)
-
-
-def agreement(labels: list[LabelMap] | None, plain: list[LabelMap]) -> dict[str, Any] | None:
-    """Voxels that differ from the plain form's, their share of its tumour, and Dice of each label over the cases."""
-    if labels is None:
-        return None
-    a, b = (np.concatenate([volume.ravel() for volume in volumes]) for volumes in (labels, plain))
-    dice = {}
-    for label in list(Label)[1:]:
-        voxels = np.count_nonzero(a == int(label)) + np.count_nonzero(b == int(label))
-        dice[label.name] = round(2 * np.count_nonzero((a == b) & (a == int(label))) / voxels, 6) if voxels else None
-    differing = int(np.count_nonzero(a != b))
-    return {
-        "differing_vox": differing,
-        "crop_share": round(differing / b.size, 8),
-        "tumour_share": round(differing / max(np.count_nonzero(b), 1), 6),
-        "dice": dice,
-    }
 
 
 def side_by_side(workers: Workers) -> dict[str, Any]:
