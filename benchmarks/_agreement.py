@@ -20,7 +20,7 @@ def agreement(labels: Sequence[LabelMap], others: Sequence[LabelMap]) -> dict[st
     return {
         "differing_vox": differing,
         "equal_share": 1 - differing / a.size,
-        "differing_share_of_tumour": round(differing / max(np.count_nonzero(b), 1), 6),
+        "differing_share_of_tumour": round(differing / max(int(np.count_nonzero(b)), 1), 6),
         "dice": {label.name: _dice(a == int(label), b == int(label)) for label in list(Label)[1:]},
     }
 

@@ -93,7 +93,7 @@ def _means(volume: NDArray[np.float32], step: int, axis: int) -> NDArray[np.floa
     """Means of `step` neighbours along an axis, and of what is left at its end."""
     if step == 1:
         return volume
-    # Slices, not `np.add.reduceat`, which takes ten times as long along any axis.
+    # Slices, not `np.add.reduceat`, which takes about ten times as long.
     along = np.moveaxis(volume, axis, 0)
     sums = along[::step].copy(order="K")
     for offset in range(1, step):
