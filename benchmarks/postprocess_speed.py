@@ -1,4 +1,10 @@
-"""CPU time of the ratio-adaptive rule on noisy label maps, against one whole-volume mask per component."""
+"""CPU time of the ratio-adaptive rule on noisy label maps: against a mask per component, and as volumes grow.
+
+Exits with 1 when it is not a hundred times as fast at 1,000 components, or more than linear in voxels.
+"""
+
+import sys
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -10,6 +16,9 @@ from goat_ray.postprocess import postprocess
 
 SHAPE = (240, 240, 155)
 CONFIG = PostprocessConfig()
+SCALED_COMPONENTS = 300
+LEAST_RATIO, LARGEST_GROWTH = 100.0, 1.5
+"""Of the times at 1,000 components; of the time per voxel between the smallest volume and any larger one."""
 
 
 def noisy_map(n_components: int, seed: int = 0) -> LabelMap:
@@ -49,7 +58,7 @@ def _remove(labels: LabelMap, mask: np.ndarray, threshold: float) -> None:
             labels[voxels] = 0
 
 
-def measure(n_components: int) -> dict[str, object]:
+def measure(n_components: int) -> dict[str, Any]:
     labels = noisy_map(n_components)
     found = ndimage.label(labels > 0)[1]
     result = postprocess(labels, CONFIG)
@@ -62,10 +71,41 @@ def measure(n_components: int) -> dict[str, object]:
     return row
 
 
-if __name__ == "__main__":
-    rows = [measure(n) for n in (10, 100, 1000)]
+def growth() -> list[dict[str, Any]]:
+    """Time on ever larger volumes of the same contents: copies of one noisy map, one above the other."""
+    one = noisy_map(SCALED_COMPONENTS)
+    rows = []
+    for copies in (1, 2, 4):
+        labels = np.asfortranarray(np.concatenate([one] * copies, axis=2))
+        spent = cpu_seconds(lambda labels=labels: postprocess(labels, CONFIG), repeats=9)
+        rows.append({"voxels": labels.size, "goat_ray_s": spent, "ns_per_voxel": 1e9 * spent["median"] / labels.size})
+        print(
+            f"{labels.size / 1e6:5.0f} million voxels: {spent['median']:.3f} s, {rows[-1]['ns_per_voxel']:.2f} ns each"
+        )
+    return rows
+
+
+def main() -> None:
+    rows, scaled = [measure(n) for n in (10, 100, 1000)], growth()
+    ratio = rows[-1]["per_component_s"]["median"] / rows[-1]["goat_ray_s"]["median"]
+    per_voxel = [row["ns_per_voxel"] for row in scaled]
+    growth_ratio = max(per_voxel) / per_voxel[0]
+    bars = {"times_faster_at_1000": LEAST_RATIO, "growth_of_ns_per_voxel": LARGEST_GROWTH}
     record(
         "postprocess_speed",
-        {"shape": SHAPE, "unit": "CPU seconds", "rows": rows},
+        {
+            "shape": SHAPE,
+            "unit": "CPU seconds",
+            "bars": bars,
+            "times_faster_at_1000": ratio,
+            "growth_of_ns_per_voxel": growth_ratio,
+            "rows": rows,
+            "growth": scaled,
+        },
         packages=("numpy", "scipy", "connected-components-3d"),
     )
+    sys.exit(ratio < LEAST_RATIO or growth_ratio > LARGEST_GROWTH)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,11 @@ Connectivity = Literal[6, 26]
 
 def foreground_box(labels: LabelMap | Mask) -> tuple[slice, ...]:
     """Smallest box that holds every non-zero voxel (empty slices where there is none); any axis order."""
-    return tuple(_extent(labels, axis) for axis in range(labels.ndim))
+    box = [slice(None)] * labels.ndim
+    # The axis that is farthest apart in memory is the cheapest to look along, and leaves less for the others.
+    for axis in sorted(range(labels.ndim), key=lambda axis: -abs(labels.strides[axis])):
+        box[axis] = _extent(labels[tuple(box)], axis)
+    return tuple(box)
 
 
 def label_components(mask: Mask, connectivity: Connectivity) -> NDArray[np.unsignedinteger[Any]]:

@@ -161,7 +161,8 @@ def encode_labels(labels: LabelMap, grid: Grid) -> bytes:
     """
     if labels.shape != grid.shape:
         raise ValueError(f"labels of shape {labels.shape} do not fit a grid of shape {grid.shape}")
-    return _encode(labels.astype(np.uint8, casting="safe", copy=False), grid, 1.0)
+    # Label maps are runs of equal bytes: looking for these alone takes half the time for a few percent of size.
+    return _encode(labels.astype(np.uint8, casting="safe", copy=False), grid, 1.0, zlib.Z_RLE)
 
 
 def encode_probabilities(regions: NDArray[np.uint8], grid: Grid) -> bytes:
@@ -172,10 +173,10 @@ def encode_probabilities(regions: NDArray[np.uint8], grid: Grid) -> bytes:
     """
     if regions.shape[:-1] != grid.shape:
         raise ValueError(f"probabilities of shape {regions.shape} do not fit a grid of shape {grid.shape}")
-    return _encode(regions, grid, _PROBABILITY_STEP)
+    return _encode(regions, grid, _PROBABILITY_STEP, zlib.Z_DEFAULT_STRATEGY)
 
 
-def _encode(voxels: NDArray[np.uint8], grid: Grid, slope: float) -> bytes:
+def _encode(voxels: NDArray[np.uint8], grid: Grid, slope: float, strategy: int) -> bytes:
     header: Any = nib.Nifti1Header(endianness="<")  # type: ignore[no-untyped-call]  # nibabel leaves this untyped
     header.set_data_dtype(np.uint8)
     header.set_data_shape(voxels.shape)
@@ -188,7 +189,9 @@ def _encode(voxels: NDArray[np.uint8], grid: Grid, slope: float) -> bytes:
         header["qform_code"] = 0
     header.set_sform(grid.affine, _SCANNER_ANATOMICAL)
     # zlib, not ISA-L: its output does not depend on the processor. wbits 31 is gzip without name or time.
-    return zlib.compress(header.binaryblock.ljust(_DATA_OFFSET, b"\0") + voxels.tobytes(order="F"), level=6, wbits=31)
+    gzip_file = zlib.compressobj(level=6, wbits=31, strategy=strategy)
+    start = gzip_file.compress(header.binaryblock.ljust(_DATA_OFFSET, b"\0"))
+    return start + gzip_file.compress(voxels.tobytes(order="F")) + gzip_file.flush()
 
 
 def _is_gzip(data: bytes) -> bool:

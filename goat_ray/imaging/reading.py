@@ -154,12 +154,14 @@ def check_size(size: int, name: str, role: str, max_voxels: int) -> None:
 
 def _scan_sha256(t1c: NDArray[np.float32]) -> str:
     shown = np.ascontiguousarray(t1c[foreground_box(t1c != 0)])
-    return hashlib.sha256(str(shown.shape).encode() + shown.tobytes()).hexdigest()
+    scan = hashlib.sha256(str(shown.shape).encode())
+    scan.update(shown.data)
+    return scan.hexdigest()
 
 
 def _check_not_empty(volumes: dict[str, NDArray[Any]]) -> None:
     with np.errstate(invalid="ignore"):  # signalling NaN
-        empty = [modality for modality, volume in volumes.items() if not volume.any()]
+        empty = [modality for modality, volume in volumes.items() if not (volume != 0).any()]
     if empty:
         raise CaseError(
             Category.EMPTY_IMAGE,

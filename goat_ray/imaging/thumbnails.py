@@ -93,11 +93,15 @@ def _means(volume: NDArray[np.float32], step: int, axis: int) -> NDArray[np.floa
     """Means of `step` neighbours along an axis, and of what is left at its end."""
     if step == 1:
         return volume
-    starts = np.arange(0, volume.shape[axis], step)
-    counts = np.diff(starts, append=volume.shape[axis]).astype(np.float32)
-    sums: NDArray[np.float32] = np.add.reduceat(volume, starts, axis=axis)
-    sums /= np.expand_dims(counts, tuple(other for other in range(volume.ndim) if other != axis))
-    return sums
+    # Slices, not `np.add.reduceat`, which takes about ten times as long.
+    along = np.moveaxis(volume, axis, 0)
+    sums = along[::step].copy(order="K")
+    for offset in range(1, step):
+        neighbours = along[offset::step]
+        sums[: len(neighbours)] += neighbours
+    sums[: len(along) // step] /= np.float32(step)
+    sums[len(along) // step :] /= np.float32(len(along) % step or step)
+    return np.moveaxis(sums, 0, axis)
 
 
 def _steps(shape: Sequence[int], spacing_mm: Sequence[float]) -> list[int]:

@@ -12,8 +12,9 @@ from goat_ray.imaging.geometry import check_same_grid
 from goat_ray.imaging.nifti import Grid
 from goat_ray.imaging.reading import InputFile, load_labels
 from goat_ray.labels import LabelMap
-from goat_ray.metrics.evaluation import Row, score_case
 from goat_ray.metrics.specs import Policy
+
+Row = dict[str, Any]
 
 OK = "ok"
 
@@ -53,6 +54,9 @@ def evaluate_labels(case: Case, labels: LabelMap, grid: Grid, policy: Policy, *,
         CaseError: `missing_reference`, `unknown_cohort`, `geometry_mismatch`, `invalid_labels`, or a reference
             that cannot be read.
     """
+    # Only here: workers whose cases have no reference start 0.3 CPU-s faster without it and its scipy.
+    from goat_ray.metrics.evaluation import score_case
+
     spec = policy.spec_of(case.cohort)
     if case.reference is None:
         raise CaseError(Category.MISSING_REFERENCE, "it has no reference.", "Add its reference, or leave the case out.")

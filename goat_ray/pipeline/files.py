@@ -27,9 +27,8 @@ class Place:
         return cls(Grid.from_dict(context["grid"]), box_of(context), tuple(context["full_shape"]))
 
     def uncropped(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The file's volume (x, y, z), C order, that holds a crop and zero elsewhere."""
-        whole = uncrop(crop, self.box, self.full_shape)
-        return np.ascontiguousarray(from_network_axes(whole, self.grid.affine))
+        """The file's volume (x, y, z) that holds a crop and zero elsewhere; in memory mostly as in the file."""
+        return from_network_axes(uncrop(crop, self.box, self.full_shape), self.grid.affine)
 
     def cropped(self, volume: LabelMap) -> LabelMap:
         """The crop of a file's volume (x, y, z)."""

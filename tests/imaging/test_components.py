@@ -41,6 +41,16 @@ def test_the_box_holds_exactly_the_foreground():
     assert foreground_box(labels) == (slice(2, 5), slice(5, 8), slice(0, 4))
 
 
+@given(MASKS)
+def test_the_box_does_not_depend_on_the_order_in_memory(mask):
+    places = np.argwhere(mask)
+    sides = zip(places.min(axis=0), places.max(axis=0) + 1, strict=True) if len(places) else [(0, 0)] * 3
+    expected = tuple(slice(start, stop) for start, stop in sides)
+    for same in (mask, np.asfortranarray(mask), np.ascontiguousarray(mask.transpose(1, 2, 0)).transpose(2, 0, 1)):
+        assert foreground_box(same) == expected
+    assert foreground_box(np.ascontiguousarray(mask[::-1])[::-1]) == expected
+
+
 def test_the_box_of_an_empty_map_is_empty():
     assert foreground_box(np.zeros((3, 4, 5), np.uint8)) == (slice(0, 0),) * 3
     assert label_components(np.zeros((0, 0, 0), bool), 6).shape == (0, 0, 0)

@@ -161,3 +161,12 @@ def test_workers_start_without_the_libraries_that_draw() -> None:
     blocked = "import sys; sys.modules['PIL'] = sys.modules['matplotlib'] = None; "
     command = [sys.executable, "-c", f"{blocked}import goat_ray.pipeline.stages"]
     assert subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("step", [2, 4, 7, 29, 64])
+def test_a_coarse_voxel_is_the_mean_of_its_voxels_and_the_last_of_those_that_are_left(axis: int, step: int) -> None:
+    image = brain()
+    starts = range(0, image.shape[axis], step)
+    expected = [np.take(image, range(s, min(s + step, image.shape[axis])), axis).mean(axis) for s in starts]
+    np.testing.assert_allclose(thumbnails._means(image, step, axis), np.stack(expected, axis), rtol=1e-5)

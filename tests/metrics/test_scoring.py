@@ -1,5 +1,7 @@
 """A case's label map against its reference file."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +73,8 @@ def test_the_histogram_counts_every_voxel_once(order: str) -> None:
     labels = np.random.default_rng(0).integers(0, 5, (7, 8, 9)).astype(np.uint8)
     assert label_histogram(np.array(labels, order=order)) == np.bincount(labels.ravel()).tolist()
     assert label_histogram(np.zeros((3, 4, 5), np.uint8)) == [60]
+
+
+def test_a_worker_that_scores_nothing_does_not_load_what_scores_need():
+    code = "import sys, goat_ray.pipeline.stages as _; sys.exit('scipy.spatial' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
