@@ -86,18 +86,18 @@ def size_growth(folder: Path, voxels: Sequence[float], repeats: int) -> tuple[Gr
     for wanted in voxels:
         side = (wanted / BRATS_VOXELS) ** (1 / 3)
         shape = (round(SHAPE[0] * side), round(SHAPE[1] * side), round(SHAPE[2] * side))
-        size = float(np.prod(shape))
-        case = one_case(folder / f"{size:.0f}", shape, EMBEDDED_ENSEMBLE, ("ResNetM",))
+        size = float(np.prod(shape)) / 1e6
+        case = one_case(folder / f"{size:.3f}", shape, EMBEDDED_ENSEMBLE, ("ResNetM",))
         row = case.after_reading()
         predicted = sound(case.predict(row))
         details = {"shape": shape, "crop_zyx": row["image_0"].shape[1:]}
         ends.append(Point(size, *_timed(lambda c=case, r=predicted: (c.after_reading(), sound(c.finish(r))), repeats)))
         y, spread = _timed(lambda c=case, r=row: sound(c.predict(r)), repeats)
         network.append(Point(size, y, {**spread, **details}))
-    about, unit, total = "voxels of the images", "CPU-s a million voxels", "CPU-s a case"
+    about, unit, total = "million voxels of an image", "CPU-s a million voxels", "CPU-s a case"
     return (
-        Growth("reading_and_finishing", "Reading and finishing", about, total, unit, 1e6, tuple(ends)),
-        Growth("network", "One member (ResNetM)", about, total, unit, 1e6, tuple(network)),
+        Growth("reading_and_finishing", "Reading and finishing", about, total, unit, 1, tuple(ends)),
+        Growth("network", "One member (ResNetM)", about, total, unit, 1, tuple(network)),
     )
 
 

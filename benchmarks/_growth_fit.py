@@ -80,7 +80,7 @@ class Growth:
     def told(self) -> str:
         """Exponent and slope in a line."""
         slope, _ = self.line
-        return f"exponent {self.exponent_of_last_decade:.2f}, {slope * self.scale:.3g} {self.unit}"
+        return f"exponent {self.exponent_of_last_decade:.2f}, {_number(slope * self.scale)} {self.unit}"
 
     def to_dict(self) -> dict[str, Any]:
         """What is recorded."""
@@ -94,6 +94,10 @@ class Growth:
             "exponent_of_last_decade": self.exponent_of_last_decade,
             "is_linear_or_better": self.is_linear_or_better,
         }
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _exponent(x: np.ndarray, y: np.ndarray) -> float:
