@@ -1,6 +1,6 @@
 """Growth of whole runs over tiny cases: each run in a process of its own, so that its memory is its own too.
 
-`python -m benchmarks._growth_runs inline CASES` and `… actors WORKERS` are those processes; they print JSON.
+`python -m benchmarks._growth_runs inline CASES` and `… actors WORKERS CASES_OF_EACH` are those; they print JSON.
 """
 
 import json
@@ -9,13 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks._growth_fit import Growth, Point
 
-CASES_PER_WORKER = 12
 PREDICT_S = 2.0
 """So long that two shared cores read and finish tiny cases for four workers beside it."""
 
@@ -32,9 +31,9 @@ def cohort_growth(sizes: Sequence[int]) -> tuple[Growth, ...]:
     )
 
 
-def actor_growth(workers: Sequence[int]) -> tuple[Growth, ...]:
+def actor_growth(workers: Sequence[int], cases_of_each: int) -> tuple[Growth, ...]:
     """Cases per hour of a run on Ray whose members only sleep, by the number of its workers."""
-    runs = {number: _in_fresh_process("actors", number) for number in workers}
+    runs = {number: _in_fresh_process("actors", number, cases_of_each) for number in workers}
     points = (
         Point(n, run["per_hour"], {"per_worker": run["per_hour"] / n, "cases": run["cases"]}) for n, run in runs.items()
     )
@@ -43,10 +42,15 @@ def actor_growth(workers: Sequence[int]) -> tuple[Growth, ...]:
     return (Growth("actors", title, "predict workers", "cases per hour", unit, 1, tuple(points), is_yield=True),)
 
 
-def _in_fresh_process(kind: str, size: int) -> dict[str, float]:
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+def _in_fresh_process(kind: str, size: int, *more: int) -> dict[str, float]:
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_BACKEND_LOG_LEVEL": "fatal",
+    }
     environment |= {**dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"), "CHAOS_PAUSE_S": str(PREDICT_S)}
-    command = [sys.executable, "-m", "benchmarks._growth_runs", kind, str(size)]
+    command = [sys.executable, "-m", "benchmarks._growth_runs", kind, *map(str, (size, *more))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     print(f"{kind} {size:6d}: " + ", ".join(f"{name} {value:,.2f}" for name, value in found.items()), flush=True)
@@ -74,14 +78,14 @@ def _peak_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
-def _actors(folder: Path, workers: int) -> dict[str, float]:
+def _actors(folder: Path, workers: int, cases_of_each: int) -> dict[str, float]:
     import ray
 
     from tests.chaos import carry_out, events, journal
 
-    cases = CASES_PER_WORKER * workers
+    cases = cases_of_each * workers
     config = _config(folder, cases, workers=workers)
-    ray.init("local", num_cpus=2 * workers + 2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2 * workers + 2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     summary = carry_out(config)
     ray.shutdown()
     starts = [moment for moment, event, _ in events(summary.out) if event == "predict"]
@@ -111,5 +115,5 @@ def _config(folder: Path, cases: int, **settings: Any) -> Any:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        measure = {"inline": _inline, "actors": _actors}[sys.argv[1]]
-        print(json.dumps(measure(Path(name), int(sys.argv[2]))))
+        measure: Callable[..., dict[str, float]] = {"inline": _inline, "actors": _actors}[sys.argv[1]]
+        print(json.dumps(measure(Path(name), *map(int, sys.argv[2:]))))

@@ -31,6 +31,7 @@ class Plan:
     lesions: tuple[int, ...] = (1, 10, 100, 1000)
     voxels: tuple[float, ...] = (0.5e6, 1e6, 2e6, 4e6, 8.928e6)
     repeats: int = 3
+    cases_of_each_worker: int = 12
 
     def axes(self, folder: Path) -> dict[str, Callable[[], tuple[Growth, ...]]]:
         """What measures each growth, by name."""
@@ -38,13 +39,13 @@ class Plan:
             "lesions": lambda: lesion_growth(self.lesions, self.repeats),
             "size": lambda: size_growth(folder / "size", self.voxels, self.repeats),
             "members": lambda: member_growth(folder / "members", self.members, self.repeats),
-            "actors": lambda: actor_growth(self.workers),
+            "actors": lambda: actor_growth(self.workers, self.cases_of_each_worker),
             "cohort": lambda: cohort_growth(self.cases),
         }
 
 
 FULL = Plan()
-QUICK = Plan((10, 100, 1000), (1, 2), (1, 4, 7), (10, 100, 1000), (0.5e6, 1e6, 2e6), 1)
+QUICK = Plan((10, 100, 1000), (1, 2), (1, 4, 7), (10, 100, 1000), (0.5e6, 1e6, 2e6), 1, 6)
 
 
 def main() -> None:
