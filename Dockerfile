@@ -32,10 +32,11 @@ COPY goat_ray goat_ray
 RUN pip install --no-deps .
 
 FROM ${PYTHON_IMAGE}
-# rsync and ssh: the cluster launcher; wget: KubeRay's probes. Both start Ray from login shells, which reset PATH.
+# gcc: Triton builds what launches its kernels. rsync and ssh: the cluster launcher; wget: KubeRay's probes. These two
+# start Ray from login shells, which reset PATH.
 # hadolint ignore=DL3008,SC2016
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends openssh-client rsync wget \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev openssh-client rsync wget \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 1000 --create-home goat \
     && install --directory --mode 1777 /scratch \

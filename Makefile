@@ -28,7 +28,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@echo "==> test suite"
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	@echo "==> ruff, mypy"
