@@ -232,6 +232,77 @@ def scale(r: Record) -> Claim:
     )
 
 
+def scale_estimate(r: Record) -> Claim:
+    """On paper."""
+    told = []
+    for one in r["estimates"]:
+        found = one["estimate"]
+        told.append(
+            f"{one['assumed']['gpu_s']:g} s a case on a GPU: {found['hours']:.1f} h, limited by the {found['slowest']} "
+            f"(GPUs busy {found['gpus_busy_percent']:.0f} %; {found['jobs_that_keep_the_gpus_busy']} job(s) side by side "
+            "would keep them busy)"
+        )
+    return Claim(f"**on paper**: {r['cases']:,} cases on {r['gpus']} GPUs, each assumption in the JSON", "; ".join(told))
+
+
+def growth(r: Record) -> Claim:
+    """How costs grow."""
+    names = {
+        "cohort_cpu": "cases",
+        "members": "members",
+        "postprocessing": "components (RAP)",
+        "scoring": "lesions (scoring)",
+        "reading_and_finishing": "voxels (read, finish)",
+        "actors": "workers (throughput)",
+    }
+    told = [
+        f"{name} {r['growths'][key]['exponent_of_last_decade']:.2f} "
+        f"({r['growths'][key]['line']['slope']:.3g} {r['growths'][key]['line']['unit']})"
+        for key, name in names.items()
+    ]
+    return Claim(
+        "growth of the cost of a case: exponents over the largest decade, 1 is linear, and slopes "
+        "(`benchmarks/results/growth.png`)",
+        "; ".join(told),
+    )
+
+
+def cohort_flow(r: Record) -> Claim:
+    """The winner's flow."""
+    flows, ratios = r["rounds"][0]["flows"], r["ratios"]
+    ours, theirs, half = flows["float32"], flows["theirs"], flows["bfloat16"]
+    labels = r["labels"]
+    return Claim(
+        f"{len(r['members'])} embedded members × {r['cases']} cases of {_size(r['shape_xyz'])}: `goat-ray predict` against "
+        "the published flow of `nnUNetv2_predict` processes and archives of probabilities",
+        f"{ours['wall_s']:.0f} s, {ours['cpu_s']:.0f} CPU-s, {_megabytes(ours['written_bytes'])} written; bfloat16 "
+        f"{half['wall_s']:.0f} s. {labels['float32']['differing_vox']} voxels differ, with nnU-Net's own blending "
+        f"{labels['nnunet']['differing_vox']}, in bfloat16 {labels['bfloat16']['differing_vox']}",
+        f"{theirs['wall_s']:.0f} s, {theirs['cpu_s']:.0f} CPU-s, {_megabytes(theirs['written_bytes'])} written",
+        f"{ratios['float32 wall']['median']:.1f}× (bfloat16 {ratios['bfloat16 wall']['median']:.1f}×), "
+        f"{ratios['written']['median']:,.0f}× fewer bytes written, {ratios['disk']['median']:,.0f}× less disk",
+        "the networks' convolutions, which both sides share",
+    )
+
+
+def cpu_modes(r: Record) -> Claim:
+    """What a CPU could do faster."""
+    told = []
+    for row in r["modes"]:
+        if "error" in row:
+            told.append(f"{row['mode']}: {row['error']}")
+        else:
+            told.append(
+                f"{row['mode']}: {row['cpu_s_per_case']:.1f} CPU-s (first case {row['warm_up_wall_s']:+.0f} s), "
+                f"{row['agreement']['differing_vox']} voxels differ"
+            )
+    return Claim(f"forms of {', '.join(r['members'])} on a CPU, {r['cases']} case(s)", "; ".join(told))
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:,.0f} MB" if count >= 1e7 else f"{count / 1e6:.2g} MB"
+
+
 def _size(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
 

@@ -84,6 +84,7 @@ def test_whatever_is_done_to_a_header_is_found_as_reading_finds_it(
         (plain_file()[:-1], Category.UNREADABLE_FILE),
         (gzip.compress(plain_file()[:300]), Category.UNREADABLE_FILE),
     ],
+    ids=["empty", "text", "broken gzip", "a byte short", "a header cut short"],
 )
 def test_a_file_that_is_no_image_is_unreadable(data: bytes, category: Category, tmp_path: Path) -> None:
     found = agrees(write_case(tmp_path, t1n=data))
