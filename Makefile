@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format bench clean
 
 help:
 	@echo "make demo   set up .venv, then segment an embedded phantom cohort with the embedded ensemble"
 	@echo "make test   set up .venv, then run the test suite"
 	@echo "make lint   ruff and mypy"
 	@echo "make format apply ruff's formatting"
+	@echo "make bench  set up .venv, then the short form of the benchmarks, in under 20 minutes on two cores"
 	@echo "make clean  remove .venv, caches and the demo's output"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -39,6 +40,12 @@ lint: $(STAMP)
 format: $(STAMP)
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+
+bench: $(STAMP)
+	@echo "==> benchmarks, short forms; benchmarks/README.md tells of the long ones"
+	@for short in "cpu_cost --quick" "postprocess_speed --quick" "cohort_flow --quick" "cpu_modes --quick" \
+	  "growth --quick" "scale --quick" "gpu_predictor --tiny"; do \
+	  echo "==> $$short"; $(VENV)/bin/python -m benchmarks.$$short || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache demo-run

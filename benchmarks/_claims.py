@@ -242,7 +242,9 @@ def scale_estimate(r: Record) -> Claim:
             f"(GPUs busy {found['gpus_busy_percent']:.0f} %; {found['jobs_that_keep_the_gpus_busy']} job(s) side by side "
             "would keep them busy)"
         )
-    return Claim(f"**on paper**: {r['cases']:,} cases on {r['gpus']} GPUs, each assumption in the JSON", "; ".join(told))
+    return Claim(
+        f"**on paper**: {r['cases']:,} cases on {r['gpus']} GPUs, each assumption in the JSON", "; ".join(told)
+    )
 
 
 def growth(r: Record) -> Claim:

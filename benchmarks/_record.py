@@ -26,9 +26,14 @@ def cpu_seconds(function: Callable[[], object], repeats: int = 5) -> dict[str, f
     return {"n": repeats, "median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
 
 
-def record(name: str, payload: Mapping[str, Any], packages: Sequence[str] = ("numpy",)) -> Path:
-    """Writes `results/<name>.json`: the payload, the command, the date, the machine and the versions."""
-    path = RESULTS / f"{name}.json"
+def record(
+    name: str, payload: Mapping[str, Any], packages: Sequence[str] = ("numpy",), *, is_quick: bool = False
+) -> Path:
+    """Writes `results/<name>.json`: the payload, the command, the date, the machine and the versions.
+
+    A quick form has a file of its own, `<name>_quick.json`, from which nothing is quoted.
+    """
+    path = RESULTS / f"{name}{'_quick' * is_quick}.json"
     content = {
         "benchmark": name,
         "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *_arguments()]),

@@ -102,7 +102,7 @@ class Flows:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one case, two members, targets not judged, no record")
+    parser.add_argument("--quick", action="store_true", help="one case, two members, targets not judged")
     parser.add_argument("--cases", type=int, default=3, help="real-size phantoms, five at most")
     parser.add_argument("--repeats", type=int, default=1, help="of both flows, in turns")
     arguments = parser.parse_args()
@@ -123,9 +123,8 @@ def main() -> None:
         }
     payload["missed"] = missed(payload)
     print(json.dumps({name: payload[name] for name in ("labels", "ratios", "missed")}, indent=1))
-    if not arguments.quick:
-        record("cohort_flow", payload, packages=("nnunetv2", "numpy", "ray", "torch"))
-        sys.exit(bool(payload["missed"]))
+    record("cohort_flow", payload, ("nnunetv2", "numpy", "ray", "torch"), is_quick=arguments.quick)
+    sys.exit(bool(payload["missed"]) and not arguments.quick)
 
 
 def one_round(flows: Flows, place: Path) -> dict[str, Any]:

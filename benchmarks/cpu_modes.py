@@ -94,7 +94,7 @@ WORKERS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one member, one case, two modes, nothing recorded")
+    parser.add_argument("--quick", action="store_true", help="one member, one case, two modes")
     parser.add_argument("--members", default=",".join(MEMBERS))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--cases", type=int, default=2)
@@ -116,17 +116,16 @@ def main() -> None:
         rows.append({**row, "agreement": agreement(labels, plain) if labels else None})
         print(rows[-1], flush=True)
     threads = [side_by_side(workers) for workers in (WORKERS[:2] if arguments.quick else WORKERS)]
-    if not arguments.quick:
-        payload = {
-            "members": codes,
-            "cases": cases,
-            "shape_xyz": REAL_SHAPE,
-            "threads_used": arguments.threads,
-            "load_average_before": load,
-            "modes": rows,
-            "workers": threads,
-        }
-        record("cpu_modes", payload, packages=("numpy", "torch", "dynamic-network-architectures"))
+    payload = {
+        "members": codes,
+        "cases": cases,
+        "shape_xyz": REAL_SHAPE,
+        "threads_used": arguments.threads,
+        "load_average_before": load,
+        "modes": rows,
+        "workers": threads,
+    }
+    record("cpu_modes", payload, ("numpy", "torch", "dynamic-network-architectures"), is_quick=arguments.quick)
 
 
 def measured(mode: Mode, codes: tuple[str, ...], threads: int, cases: int) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def main() -> None:
             seconds[axis] = round(time.monotonic() - started, 1)
     failed = [growth.name for growth in growths if not growth.is_linear_or_better]
     record(
-        "growth_quick" if options.quick else "growth",
+        "growth",
         {
             "load_average_before_and_after": (load, os.getloadavg()),
             "wall_s": {**seconds, "all": round(sum(seconds.values()), 1)},
@@ -72,6 +72,7 @@ def main() -> None:
             "growths": {growth.name: growth.to_dict() for growth in growths},
         },
         ("numpy", "scipy", "torch", "ray"),
+        is_quick=options.quick,
     )
     if not options.quick:
         draw(growths, RESULTS / "growth.png")

@@ -3,7 +3,7 @@
 Real are the driver, Ray Data, the rows' sizes, reading and finishing of tiny cases, commits, tables. What is looked at:
 the driver's memory, the gaps between the cases of a worker that has a GPU, and how much of its time it is busy.
 
-    python -m benchmarks.scale [--cases N] [--predict-s S]
+    python -m benchmarks.scale [--quick] [--predict-s S] [--keep FOLDER]
 """
 
 import argparse
@@ -33,16 +33,17 @@ FULL, QUICK = 10_000, 400
 def main() -> None:
     """Simulate and record."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--cases", type=int, default=FULL)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} cases")
     parser.add_argument("--predict-s", type=float, default=1.6)
     parser.add_argument("--keep", type=Path, help="an empty folder for what the run leaves")
     options = parser.parse_args()
     plan = Plan(nodes=2, gpus_per_node=4, cpus_per_node=8, predict_s=options.predict_s)
     with _folder(options.keep) as folder:
-        _simulate(folder, options.cases, plan)
-        figures = {"cases": options.cases, "crop": CROP, "plan": asdict(plan), **_figures(folder, plan)}
+        cases = QUICK if options.quick else FULL
+        _simulate(folder, cases, plan)
+        figures = {"cases": cases, "crop": CROP, "plan": asdict(plan), **_figures(folder, plan)}
     print(json.dumps(figures, indent=2))
-    record("scale" if options.cases >= FULL else "scale_quick", figures, ("ray", "pyarrow", "numpy"))
+    record("scale", figures, ("ray", "pyarrow", "numpy"), is_quick=options.quick)
 
 
 @contextmanager

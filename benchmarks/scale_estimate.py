@@ -63,7 +63,10 @@ def _recorded() -> dict[str, float]:
         "driver_mb": scale["driver"]["memory_mb"]["after_all"],
         "driver_kb_per_case": scale["driver"]["slope_kb_per_case"],
         "tables_kb_per_case": 1024 * max(0.0, tables_mb) / scale["cases"],
-        "feeding_cpu_s_per_case": cost["read_cpu_s"] + cost["finish_cpu_s"],
+        "feeding_cpu_s_per_case": sum(
+            max(part[stage]["all"]["median"] for part in cost["summary"].values())
+            for stage in ("read", "finish", "commit")
+        ),
         "resume_cpu_s_per_case": min(one["cpu_s"] for one in resume["resumes"]) / resume["cases"],
         "report_s": _result("report_scale")["wall_s"],
     }
@@ -117,7 +120,8 @@ def _estimate(measured: dict[str, Any], assumed: Assumed) -> dict[str, Any]:
     }
     slowest = min(pace, key=lambda part: pace[part])
     hours = CASES / pace[slowest] / 3600
-    ledger_requests = 2 * CASES  # a commit and its time are read at the end, 32 at a time
+    # A commit and its time are read at the end, 32 at a time.
+    reading_s = 2 * CASES * assumed.request_s / 32
     drivers = max(1, -(-int(1000 * pace["gpus"]) // int(1000 * pace["driver"])))
     return {
         "cases_per_s": {part: round(value, 1) for part, value in pace.items()},
