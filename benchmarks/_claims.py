@@ -239,8 +239,8 @@ def scale_estimate(r: Record) -> Claim:
         found = one["estimate"]
         told.append(
             f"{one['assumed']['gpu_s']:g} s a case on a GPU: {found['hours']:.1f} h, limited by the {found['slowest']} "
-            f"(GPUs busy {found['gpus_busy_percent']:.0f} %; {found['jobs_that_keep_the_gpus_busy']} job(s) side by side "
-            "would keep them busy)"
+            f"(GPUs busy {found['gpus_busy_percent']:.0f} %; {found['jobs_that_keep_the_gpus_busy']} job(s) side by "
+            "side would keep them busy)"
         )
     return Claim(
         f"**on paper**: {r['cases']:,} cases on {r['gpus']} GPUs, each assumption in the JSON", "; ".join(told)
@@ -275,8 +275,8 @@ def cohort_flow(r: Record) -> Claim:
     ours, theirs, half = flows["float32"], flows["theirs"], flows["bfloat16"]
     labels = r["labels"]
     return Claim(
-        f"{len(r['members'])} embedded members × {r['cases']} cases of {_size(r['shape_xyz'])}: `goat-ray predict` against "
-        "the published flow of `nnUNetv2_predict` processes and archives of probabilities",
+        f"{len(r['members'])} embedded members × {r['cases']} cases of {_size(r['shape_xyz'])}: `goat-ray predict` "
+        "against the published flow of `nnUNetv2_predict` processes and archives of probabilities",
         f"{ours['wall_s']:.0f} s, {ours['cpu_s']:.0f} CPU-s, {_megabytes(ours['written_bytes'])} written; bfloat16 "
         f"{half['wall_s']:.0f} s. {labels['float32']['differing_vox']} voxels differ, with nnU-Net's own blending "
         f"{labels['nnunet']['differing_vox']}, in bfloat16 {labels['bfloat16']['differing_vox']}",

@@ -128,9 +128,7 @@ def _estimate(measured: dict[str, Any], assumed: Assumed) -> dict[str, Any]:
         "slowest": slowest,
         "hours": round(hours, 2),
         "gpus_busy_percent": round(100 * pace[slowest] * assumed.gpu_s / GPUS, 1),
-        "tables_minutes": round(
-            (ledger_requests * assumed.request_s / 32 + CASES * measured["resume_cpu_s_per_case"]) / 60, 1
-        ),
+        "tables_minutes": round((reading_s + CASES * measured["resume_cpu_s_per_case"]) / 60, 1),
         "driver_mb_at_the_end": round(
             measured["driver_mb"] + CASES * (measured["driver_kb_per_case"] + measured["tables_kb_per_case"]) / 1024
         ),
