@@ -317,6 +317,7 @@ CLAIMS: tuple[Callable[[Record], Claim], ...] = (
     real_cohort,
     embedded_quality,
     embedded_speed,
+    cohort_flow,
     scale,
     scale_estimate,
     growth,

@@ -21,7 +21,7 @@ from goat_ray.demo.cohort import BROKEN_CASE, DEMO_CASES, write_demo_cohort
 from tests.cohorts import embedded_with_small_windows
 from tests.conftest import ROOT
 
-WHOLE, BROKEN = DEMO_CASES[0], DEMO_CASES[-1]
+WHOLE = sorted(case.case_id for case in DEMO_CASES if case.case_id != BROKEN_CASE)
 PORTS = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "metrics-export-port")
 BIN = Path(sys.executable).parent
 
@@ -124,8 +124,8 @@ def head() -> Iterator[Head]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What is submitted: the scripts, and settings for two cases of the demo, one of them broken."""
-    write_demo_cohort(tmp_path / "cohort", (WHOLE, BROKEN), (32, 36, 30))
+    """What is submitted: the scripts, and settings for the demo's cohort in small, with its broken case."""
+    write_demo_cohort(tmp_path / "cohort", DEMO_CASES, (32, 36, 30))
     manifest = embedded_with_small_windows(tmp_path / "ensemble")
     shutil.copytree(ROOT / "jobs", tmp_path / "checkout" / "jobs")
     places = {"cohort": tmp_path / "cohort", "ensemble": manifest, "out": tmp_path / "run"}
@@ -139,7 +139,7 @@ def test_a_cluster_takes_jobs_from_those_with_its_token_and_their_exit_codes_com
     head: Head, checkout: Path
 ) -> None:
     run, other = checkout.parent / "run", checkout.parent / "other"
-    script = ("python", "jobs/predict.py", "--config", "run.yaml", "--out", str(other), "--limit", "1")
+    script = ("python", "jobs/predict.py", "--config", "run.yaml", "--out", str(other), "--limit", str(len(WHOLE)))
     started = [
         head.submit(checkout),
         head.start(checkout, "ray", "job", "submit", "--address", head.address, "--working-dir", ".", "--", *script),
@@ -153,20 +153,20 @@ def test_a_cluster_takes_jobs_from_those_with_its_token_and_their_exit_codes_com
 
     code, stdout, stderr = some_failed
     assert code == 3, stderr
-    assert "2 cases to do" in stdout
+    assert f"{len(DEMO_CASES)} cases to do" in stdout
     assert f"{BROKEN_CASE}\tunreadable_file" in stdout
-    assert [path.name for path in (run / "labels").iterdir()] == [f"{WHOLE.case_id}.nii.gz"]
+    labels = {path.name: path.read_bytes() for path in (run / "labels").iterdir()}
+    assert sorted(labels) == [f"{case_id}.nii.gz" for case_id in WHOLE]
 
     code, stdout, stderr = by_ray
     assert code == 0, stdout + stderr
     assert "succeeded" in stdout
-    label = f"labels/{WHOLE.case_id}.nii.gz"
-    assert (other / label).read_bytes() == (run / label).read_bytes()
+    assert {path.name: path.read_bytes() for path in (other / "labels").iterdir()} == labels
 
     shutil.rmtree(checkout.parent / "cohort" / BROKEN_CASE)
     code, stdout, stderr = all_ok = outcome(head.submit(checkout))
     assert code == 0, stderr
-    assert "0 cases to do, 1 already done" in stdout
+    assert f"0 cases to do, {len(WHOLE)} already done" in stdout
     assert f"ray job status --address {head.address} raysubmit_" in stderr
 
     told = "".join(words for _, *both in (some_failed, by_ray, stranger, all_ok) for words in both)
