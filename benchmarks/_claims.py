@@ -83,9 +83,12 @@ def postprocess_speed(r: Record) -> Claim:
     return Claim(
         f"postprocessing of a {_size(r['shape'])} map with {row['components']:,} components",
         f"{ours:.3f} CPU-s",
-        f"one mask per component: {theirs:.1f} CPU-s",
+        f"{theirs:.1f} CPU-s of one mask per component",
         f"{theirs / ours:.0f}×",
-        "two passes of labelling",
+        "two passes of labelling, and memory: "
+        + ", ".join(
+            f"{one['ns_per_voxel']:.1f} ns a voxel of {one['voxels'] / 1e6:.0f} million" for one in r["growth"]
+        ),
     )
 
 
@@ -238,7 +241,7 @@ def scale_estimate(r: Record) -> Claim:
     for one in r["estimates"]:
         found = one["estimate"]
         told.append(
-            f"{one['assumed']['gpu_s']:g} s a case on a GPU: {found['hours']:.1f} h, limited by the {found['slowest']} "
+            f"{one['assumed']['gpu_s']:g} s a case on a GPU: {found['hours']:.1f} h, limited by {found['slowest']} "
             f"(GPUs busy {found['gpus_busy_percent']:.0f} %; {found['jobs_that_keep_the_gpus_busy']} job(s) side by "
             "side would keep them busy)"
         )
@@ -280,7 +283,7 @@ def cohort_flow(r: Record) -> Claim:
         f"{ours['wall_s']:.0f} s, {ours['cpu_s']:.0f} CPU-s, {_megabytes(ours['written_bytes'])} written; bfloat16 "
         f"{half['wall_s']:.0f} s. {labels['float32']['differing_vox']} voxels differ, with nnU-Net's own blending "
         f"{labels['nnunet']['differing_vox']}, in bfloat16 {labels['bfloat16']['differing_vox']}",
-        f"{theirs['wall_s']:.0f} s, {theirs['cpu_s']:.0f} CPU-s, {_megabytes(theirs['written_bytes'])} written",
+        f"{theirs['wall_s']:.0f} s, {theirs['cpu_s']:.0f} CPU-s, {_megabytes(theirs['written_bytes'])} written of theirs",
         f"{ratios['float32 wall']['median']:.1f}× (bfloat16 {ratios['bfloat16 wall']['median']:.1f}×), "
         f"{ratios['written']['median']:,.0f}× fewer bytes written, {ratios['disk']['median']:,.0f}× less disk",
         "the networks' convolutions, which both sides share",

@@ -113,16 +113,16 @@ def _estimate(measured: dict[str, Any], assumed: Assumed) -> dict[str, Any]:
     """Cases a second that each part could do; the slowest one sets the pace."""
     requests = measured["requests_per_case"]
     pace = {
-        "gpus": GPUS / (assumed.gpu_s + measured["gap_s"]),
-        "driver": 1 / measured["driver_cpu_s_per_case"],
-        "cpus": NODES * (assumed.cpus_per_node - 2 * GPUS // NODES) / measured["feeding_cpu_s_per_case"],
-        "network": NODES * assumed.node_bytes_per_s / assumed.case_bytes,
+        "the GPUs": GPUS / (assumed.gpu_s + measured["gap_s"]),
+        "the driver": 1 / measured["driver_cpu_s_per_case"],
+        "the CPUs": NODES * (assumed.cpus_per_node - 2 * GPUS // NODES) / measured["feeding_cpu_s_per_case"],
+        "the network": NODES * assumed.node_bytes_per_s / assumed.case_bytes,
     }
     slowest = min(pace, key=lambda part: pace[part])
     hours = CASES / pace[slowest] / 3600
     # A commit and its time are read at the end, 32 at a time.
     reading_s = 2 * CASES * assumed.request_s / 32
-    drivers = max(1, -(-int(1000 * pace["gpus"]) // int(1000 * pace["driver"])))
+    drivers = max(1, -(-int(1000 * pace["the GPUs"]) // int(1000 * pace["the driver"])))
     return {
         "cases_per_s": {part: round(value, 1) for part, value in pace.items()},
         "slowest": slowest,

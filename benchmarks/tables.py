@@ -34,7 +34,7 @@ def short_table() -> str:
     rows = []
     for tell in CLAIMS:
         claim = tell(_result(tell.__name__))
-        compared = f"; {claim.theirs}" if claim.theirs else ""
+        compared = f"; against {claim.theirs}" if claim.theirs else ""
         rows.append((claim.what, f"{claim.ours}{compared}{_in_brackets(claim.ratio)}", f"`{_script(tell.__name__)}`"))
     return _table(("what", "figure", "script"), rows)
 
