@@ -80,6 +80,7 @@ def postprocess_speed(r: Record) -> Claim:
     """RAP against a mask per component."""
     row = max(r["rows"], key=lambda row: row["components"])
     ours, theirs = row["goat_ray_s"]["median"], row["per_component_s"]["median"]
+    voxels = [f"{one['ns_per_voxel']:.1f} ns a voxel of {one['voxels'] / 1e6:.0f} million" for one in r["growth"]]
     return Claim(
         f"postprocessing of a {_size(r['shape'])} map with {row['components']:,} components",
         f"{ours:.3f} CPU-s",
@@ -283,7 +284,7 @@ def cohort_flow(r: Record) -> Claim:
         f"{ours['wall_s']:.0f} s, {ours['cpu_s']:.0f} CPU-s, {_megabytes(ours['written_bytes'])} written; bfloat16 "
         f"{half['wall_s']:.0f} s. {labels['float32']['differing_vox']} voxels differ, with nnU-Net's own blending "
         f"{labels['nnunet']['differing_vox']}, in bfloat16 {labels['bfloat16']['differing_vox']}",
-        f"{theirs['wall_s']:.0f} s, {theirs['cpu_s']:.0f} CPU-s, {_megabytes(theirs['written_bytes'])} written of theirs",
+        f"{theirs['wall_s']:.0f} s, {theirs['cpu_s']:.0f} CPU-s, {_megabytes(theirs['written_bytes'])} written",
         f"{ratios['float32 wall']['median']:.1f}× (bfloat16 {ratios['bfloat16 wall']['median']:.1f}×), "
         f"{ratios['written']['median']:,.0f}× fewer bytes written, {ratios['disk']['median']:,.0f}× less disk",
         "the networks' convolutions, which both sides share",

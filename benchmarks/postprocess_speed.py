@@ -19,7 +19,7 @@ from goat_ray.postprocess import postprocess
 SHAPE = (240, 240, 155)
 CONFIG = PostprocessConfig()
 SCALED_COMPONENTS = 300
-LEAST_RATIO, LARGEST_GROWTH = 100.0, 1.5
+LEAST_RATIO, LARGEST_GROWTH = 100.0, 1.3
 """Of the times at 1,000 components; of the time per voxel between the smallest volume and any larger one."""
 
 
