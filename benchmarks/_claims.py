@@ -86,10 +86,7 @@ def postprocess_speed(r: Record) -> Claim:
         f"{ours:.3f} CPU-s",
         f"{theirs:.1f} CPU-s of one mask per component",
         f"{theirs / ours:.0f}×",
-        "two passes of labelling, and memory: "
-        + ", ".join(
-            f"{one['ns_per_voxel']:.1f} ns a voxel of {one['voxels'] / 1e6:.0f} million" for one in r["growth"]
-        ),
+        f"two passes of labelling, and memory: {', '.join(voxels)}",
     )
 
 
