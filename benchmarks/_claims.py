@@ -138,7 +138,7 @@ def resume(r: Record) -> Claim:
         f"nothing to do: {min(cpu):.0f} to {max(cpu):.0f} CPU-s, {min(wall):.0f} to {max(wall):.0f} s; "
         f"{max(run['peak_mb'] for run in r['resumes']):.0f} MB; with `--verify` "
         f"{r['resume_with_verify']['cpu_s']:.0f} CPU-s",
-        bound="decoding of commits, 1 ms each",
+        bound=f"decoding of commits, {1000 * min(cpu) / r['cases']:.1f} CPU-ms each",
     )
 
 
@@ -239,9 +239,9 @@ def scale_estimate(r: Record) -> Claim:
     for one in r["estimates"]:
         found = one["estimate"]
         told.append(
-            f"{one['assumed']['gpu_s']:g} s a case on a GPU: {found['hours']:.1f} h, limited by {found['slowest']} "
-            f"(GPUs busy {found['gpus_busy_percent']:.0f} %; {found['jobs_that_keep_the_gpus_busy']} job(s) side by "
-            "side would keep them busy)"
+            f"{one['assumed']['gpu_s']:g} s a case on a GPU: {found['hours']:.1f} h, limited by {found['slowest']}, GPUs "
+            f"busy {found['gpus_busy_percent']:.0f} % (they would be with runs side by side: "
+            f"{found['jobs_that_keep_the_gpus_busy']})"
         )
     return Claim(
         f"**on paper**: {r['cases']:,} cases on {r['gpus']} GPUs, each assumption in the JSON", "; ".join(told)
@@ -260,7 +260,7 @@ def growth(r: Record) -> Claim:
     }
     told = [
         f"{name} {r['growths'][key]['exponent_of_last_decade']:.2f} "
-        f"({r['growths'][key]['line']['slope']:.3g} {r['growths'][key]['line']['unit']})"
+        f"({_short(r['growths'][key]['line']['slope'])} {r['growths'][key]['line']['unit']})"
         for key, name in names.items()
     ]
     return Claim(
@@ -300,6 +300,10 @@ def cpu_modes(r: Record) -> Claim:
                 f"{row['agreement']['differing_vox']} voxels differ"
             )
     return Claim(f"forms of {', '.join(r['members'])} on a CPU, {r['cases']} case(s)", "; ".join(told))
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _megabytes(count: float) -> str:
