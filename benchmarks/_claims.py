@@ -239,9 +239,9 @@ def scale_estimate(r: Record) -> Claim:
     for one in r["estimates"]:
         found = one["estimate"]
         told.append(
-            f"{one['assumed']['gpu_s']:g} s a case on a GPU: {found['hours']:.1f} h, limited by {found['slowest']}, GPUs "
-            f"busy {found['gpus_busy_percent']:.0f} % (they would be with runs side by side: "
-            f"{found['jobs_that_keep_the_gpus_busy']})"
+            f"{one['assumed']['gpu_s']:g} s of GPU a case: {found['hours']:.1f} h, limited by {found['slowest']}; GPUs busy "
+            f"{found['gpus_busy_percent']:.0f} %, runs side by side to fill them: "
+            f"{found['jobs_that_keep_the_gpus_busy']}"
         )
     return Claim(
         f"**on paper**: {r['cases']:,} cases on {r['gpus']} GPUs, each assumption in the JSON", "; ".join(told)
