@@ -239,12 +239,12 @@ def scale_estimate(r: Record) -> Claim:
     for one in r["estimates"]:
         found = one["estimate"]
         told.append(
-            f"{one['assumed']['gpu_s']:g} s of GPU a case: {found['hours']:.1f} h, limited by {found['slowest']}; GPUs busy "
-            f"{found['gpus_busy_percent']:.0f} %, runs side by side to fill them: "
+            f"{one['assumed']['gpu_s']:g} s of GPU a case: {found['hours']:.1f} h, limited by {found['slowest']}; GPUs "
+            f"busy {found['gpus_busy_percent']:.0f} %, runs side by side to fill them: "
             f"{found['jobs_that_keep_the_gpus_busy']}"
         )
     return Claim(
-        f"**on paper**: {r['cases']:,} cases on {r['gpus']} GPUs, each assumption in the JSON", "; ".join(told)
+        f"**on paper**: {r['cases']:,} cases on {r['gpus']} GPUs, each assumption in the JSON", ". ".join(told)
     )
 
 
