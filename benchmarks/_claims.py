@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from benchmarks._growth_fit import number
+
 Record = Mapping[str, Any]
 
 
@@ -260,7 +262,7 @@ def growth(r: Record) -> Claim:
     }
     told = [
         f"{name} {r['growths'][key]['exponent_of_last_decade']:.2f} "
-        f"({_short(r['growths'][key]['line']['slope'])} {r['growths'][key]['line']['unit']})"
+        f"({number(r['growths'][key]['line']['slope'])} {r['growths'][key]['line']['unit']})"
         for key, name in names.items()
     ]
     return Claim(
@@ -306,10 +308,6 @@ def cpu_modes(r: Record) -> Claim:
         "`float32 group batch 4`, compiled ones are not offered",
         f"{'; '.join(told)}. Processes side by side: {', '.join(windows)}",
     )
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _megabytes(count: float) -> str:

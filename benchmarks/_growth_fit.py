@@ -80,7 +80,7 @@ class Growth:
     def told(self) -> str:
         """Exponent and slope in a line."""
         slope, _ = self.line
-        return f"exponent {self.exponent_of_last_decade:.2f}, {_number(slope * self.scale)} {self.unit}"
+        return f"exponent {self.exponent_of_last_decade:.2f}, {number(slope * self.scale)} {self.unit}"
 
     def to_dict(self) -> dict[str, Any]:
         """What is recorded."""
@@ -96,7 +96,8 @@ class Growth:
         }
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """In three digits, or as many as it has before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

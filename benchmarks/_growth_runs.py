@@ -100,14 +100,9 @@ def _actors(folder: Path, workers: int, cases_of_each: int) -> dict[str, float]:
 def _config(folder: Path, cases: int, **settings: Any) -> Any:
     """A run over cases that share the files of one."""
     from goat_ray.config import RunConfig
-    from tests.cohorts import write_case, write_tiny_ensemble
+    from tests.cohorts import write_linked_cohort, write_tiny_ensemble
 
-    model = write_case(folder / "model", "model")
-    for number in range(cases):
-        case_id = f"case-{number:06d}"
-        (folder / "cohort" / case_id).mkdir(parents=True)
-        for path in model.iterdir():
-            os.link(path, folder / "cohort" / case_id / path.name.replace("model", case_id))
+    write_linked_cohort(folder / "cohort", cases)
     ensemble = write_tiny_ensemble(folder / "ensemble")
     places = {"cohort": str(folder / "cohort"), "ensemble": str(ensemble), "out": str(folder / "run")}
     return RunConfig(**places, members=("Labels",), device="cpu", threads=1, **settings)

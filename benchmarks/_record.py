@@ -48,6 +48,12 @@ def record(
     return path
 
 
+def recorded(name: str) -> dict[str, Any]:
+    """What `record` wrote under a name."""
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
 def _arguments() -> list[str]:
     """The command's arguments; a folder to leave things in changes no result and is this machine's own."""
     return [argument for argument in sys.argv[1:] if not Path(argument).is_dir()]

@@ -27,12 +27,11 @@ from benchmarks._agreement import agreement
 from benchmarks._nnunet import environment, export_member, link_cases
 from benchmarks._processes import Watched, run_watched
 from benchmarks._record import record
+from benchmarks.cpu_cost import REAL_SHAPE, phantoms
 from goat_ray.cases import discover
-from goat_ray.demo.cohort import EMBEDDED_ENSEMBLE, DemoCase, write_demo_cohort
-from goat_ray.demo.phantoms import BENCHMARK_SEEDS, SITES, TUMOURS
+from goat_ray.demo.cohort import EMBEDDED_ENSEMBLE, write_demo_cohort
 from goat_ray.members.ensemble import load_ensemble
 
-REAL_SHAPE = (240, 240, 155)
 QUICK_MEMBERS = ("ResNetL", "UMamba")
 OURS: dict[str, dict[str, Any]] = {
     "float32": {},
@@ -51,11 +50,7 @@ class Flows:
 
     def __init__(self, folder: Path, cases: int, codes: Sequence[str] | None) -> None:
         self.folder, self.cohort = folder, folder / "cohort"
-        heads = [
-            DemoCase(f"head-{place}", BENCHMARK_SEEDS[100 + place], tumour, tuple(SITES)[place % len(SITES)])
-            for place, tumour in enumerate(tuple(TUMOURS)[:cases])
-        ]
-        write_demo_cohort(self.cohort, heads, REAL_SHAPE)
+        write_demo_cohort(self.cohort, phantoms(cases, first_seed=100), REAL_SHAPE)
         self.cases = discover(str(self.cohort)).cases
         members = load_ensemble(EMBEDDED_ENSEMBLE, codes).members
         self.codes = [member.code for member in members]

@@ -135,10 +135,10 @@ def main() -> None:
     sys.exit(any(found["missed"] for found in payload["summary"].values()))
 
 
-def phantoms(count: int) -> list[DemoCase]:
+def phantoms(count: int, first_seed: int = 0) -> list[DemoCase]:
     """A head of each kind of tumour; sites take turns."""
     return [
-        DemoCase(f"head-{place}", BENCHMARK_SEEDS[place], tumour, tuple(SITES)[place % len(SITES)])
+        DemoCase(f"head-{place}", BENCHMARK_SEEDS[first_seed + place], tumour, tuple(SITES)[place % len(SITES)])
         for place, tumour in enumerate(tuple(TUMOURS)[:count])
     ]
 

@@ -4,7 +4,6 @@ The cohort's files are links to four small images. The run is made by the real s
 with a stub for the members; then the real command is called on the finished folder.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,20 +15,11 @@ import psutil
 from benchmarks._record import record
 from goat_ray.config import RunConfig
 from tests import chaos
-from tests.cohorts import write_case, write_tiny_ensemble
+from tests.cohorts import write_linked_cohort, write_tiny_ensemble
 from tests.inline import predict_inline
 
 CASES = int(sys.argv[1]) if sys.argv[1:] else 10_000
 RESUMES = 3
-
-
-def write_cohort(folder: Path) -> None:
-    model = write_case(folder.parent / "model", "model")
-    for number in range(CASES):
-        name = f"case-{number:06d}"
-        (folder / name).mkdir(parents=True)
-        for path in model.iterdir():
-            os.link(path, folder / name / path.name.replace("model", name))
 
 
 def measure(command: list[str]) -> dict[str, float]:
@@ -51,7 +41,7 @@ def measure(command: list[str]) -> dict[str, float]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_cohort(folder / "cohort")
+        write_linked_cohort(folder / "cohort", CASES)
         ensemble = write_tiny_ensemble(folder / "ensemble")
         config = RunConfig(cohort=str(folder / "cohort"), ensemble=str(ensemble), out=str(folder / "run"), threads=1)
         chaos.PAUSE_S = 0

@@ -25,7 +25,7 @@ import psutil
 from benchmarks._record import record
 from benchmarks._scale_cluster import CROP, Plan, rows_of
 from goat_ray.config import RunConfig
-from tests.cohorts import write_case, write_tiny_ensemble
+from tests.cohorts import write_linked_cohort, write_tiny_ensemble
 
 FULL, QUICK = 10_000, 400
 
@@ -57,7 +57,7 @@ def _folder(kept: Path | None) -> Iterator[Path]:
 
 def _simulate(folder: Path, cases: int, plan: Plan) -> None:
     """Write cohort and settings, and let a driver of its own do the run, watched from here."""
-    _write_cohort(folder / "cohort", cases)
+    write_linked_cohort(folder / "cohort", cases)
     ensemble = write_tiny_ensemble(folder / "ensemble")
     config = RunConfig(
         cohort=str(folder / "cohort"),
@@ -91,16 +91,6 @@ def _processor_time(pid: int) -> dict[int, float]:
         except psutil.Error:
             continue
     return found
-
-
-def _write_cohort(cohort: Path, cases: int) -> None:
-    """Cases that share the files of one."""
-    model = write_case(cohort.parent / "model", "model")
-    for number in range(cases):
-        case_id = f"case-{number:06d}"
-        (cohort / case_id).mkdir(parents=True)
-        for path in model.iterdir():
-            os.link(path, cohort / case_id / path.name.replace("model", case_id))
 
 
 def _figures(folder: Path, plan: Plan) -> dict[str, Any]:

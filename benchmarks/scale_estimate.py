@@ -18,7 +18,7 @@ import boto3
 import s3fs
 from moto.server import ThreadedMotoServer
 
-from benchmarks._record import RESULTS, record
+from benchmarks._record import record, recorded
 from goat_ray.config import RunConfig
 from tests.chaos import ThresholdPredict
 from tests.cohorts import write_case, write_tiny_ensemble
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _recorded() -> dict[str, float]:
-    scale, cost, resume = (_result(name) for name in ("scale", "cpu_cost", "resume"))
+    scale, cost, resume = (recorded(name) for name in ("scale", "cpu_cost", "resume"))
     tables_mb = scale["driver"]["memory_mb"]["after_tables"] - scale["driver"]["memory_mb"]["after_all"]
     return {
         "gap_s": scale["workers"]["gap_ms_between_cases"]["mean"] / 1000,
@@ -68,13 +68,8 @@ def _recorded() -> dict[str, float]:
             for stage in ("read", "finish", "commit")
         ),
         "resume_cpu_s_per_case": min(one["cpu_s"] for one in resume["resumes"]) / resume["cases"],
-        "report_s": _result("report_scale")["wall_s"],
+        "report_s": recorded("report_scale")["wall_s"],
     }
-
-
-def _result(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return content
 
 
 def _requests() -> dict[str, float]:

@@ -3,12 +3,10 @@
 python -m benchmarks.tables
 """
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from benchmarks._claims import CLAIMS
-from benchmarks._record import RESULTS
+from benchmarks._record import RESULTS, recorded
 
 ROOT = RESULTS.parent.parent
 _BEGIN, _END = "<!-- benchmarks.tables writes this -->", "<!-- until here -->"
@@ -33,7 +31,7 @@ def short_table() -> str:
     """What was done, how it went, which script."""
     rows = []
     for tell in CLAIMS:
-        claim = tell(_result(tell.__name__))
+        claim = tell(recorded(tell.__name__))
         compared = f"; against {claim.theirs}" if claim.theirs else ""
         rows.append((claim.what, f"{claim.ours}{compared}{_in_brackets(claim.ratio)}", f"`{_script(tell.__name__)}`"))
     return _table(("what", "figure", "script"), rows)
@@ -43,7 +41,7 @@ def whole_table() -> str:
     """Everything there is to say of each claim."""
     rows = []
     for tell in CLAIMS:
-        record = _result(tell.__name__)
+        record = recorded(tell.__name__)
         claim = tell(record)
         where = f"{record['machine']['processor']}, {record['machine']['cores']} cores"
         command = f"`{record['command']}`"
@@ -51,13 +49,9 @@ def whole_table() -> str:
     return _table(("what", "ours", "theirs", "ratio", "limit", "machine", "date", "command"), rows)
 
 
-def _result(name: str) -> Any:
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
 def _script(name: str) -> str:
     """The command behind a record, without what is the same in all."""
-    command: str = _result(name)["command"]
+    command: str = recorded(name)["command"]
     return command.removeprefix("python -m benchmarks.")
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -31,6 +32,16 @@ def write_case(cohort: Path, case_id: str, seed: int = 1) -> Path:
         image = nibabel.Nifti1Image(head.images[modality].astype(np.int16), head.affine)
         nibabel.save(image, folder / f"{case_id}-{modality}.nii.gz")
     return folder
+
+
+def write_linked_cohort(cohort: Path, cases: int) -> None:
+    """Write so many cases that share the files of one, which lies beside the cohort."""
+    model = write_case(cohort.parent / "model", "model")
+    for number in range(cases):
+        case_id = f"case-{number:06d}"
+        (cohort / case_id).mkdir(parents=True)
+        for path in model.iterdir():
+            os.link(path, cohort / case_id / path.name.replace("model", case_id))
 
 
 def write_tiny_ensemble(folder: Path, *, poisoned: str = "") -> Path:
