@@ -14,6 +14,8 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
+_UNITS = {"avx2", "avx512f", "avx512_bf16", "amx_bf16"}  # what decides how fast a convolution can be
+
 
 def cpu_seconds(function: Callable[[], object], repeats: int = 5) -> dict[str, float]:
     """CPU seconds (all threads of this process) of `function`: median, min and max after one warm-up call."""
@@ -64,14 +66,15 @@ def _machine() -> dict[str, Any]:
     return {
         "system": platform.system(),
         "architecture": platform.machine(),
-        "processor": _processor(),
+        "processor": _of_processor("model name") or platform.processor(),
+        "vector_units": sorted(_UNITS & set(_of_processor("flags").split())),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
 
 
-def _processor() -> str:
+def _of_processor(entry: str) -> str:
+    """What Linux says of the first processor; empty elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor())
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(entry)), "")

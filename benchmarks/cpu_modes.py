@@ -1,4 +1,4 @@
-"""What a CPU can do faster: kernels, batches, bfloat16 and compiled networks, on embedded members; and threads.
+"""What a CPU can do faster: memory kept, kernels, batches, bfloat16, compiled networks; and threads.
 
 Every mode runs in a process of its own, first once cold, then for the figures. Labels are compared with those of the
 plain form: InstanceNorm in float32, one window at a time. The thread settings are those of workers side by side.
@@ -17,8 +17,9 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from goat_ray.demo.phantoms import BENCHMARK_SEEDS, SITES, TUMOURS, make_phantom
 from goat_ray.imaging.geometry import brain_mask_box, to_network_axes
 from goat_ray.labels import MODALITIES, LabelMap
 from goat_ray.members.preprocess import preprocess
+from goat_ray.pipeline.memory import KEPT_MEMORY
 
 REAL_SHAPE = (240, 240, 155)
 MEMBERS = ("ResNetM", "ResNetL")
@@ -41,31 +43,36 @@ FIRST_SEED = 300
 class Mode:
     """A form of the networks, and the windows that pass them together."""
 
-    norm: str = "instance"
+    norm: str = "group"
     dtype: str = "float32"
     batch: int = 1
     is_compiled: bool = False
     is_channels_last: bool = False
+    keeps_memory: bool = True
 
     @property
     def name(self) -> str:
         """How the result calls it."""
         form = " compiled" * self.is_compiled + " channels last" * self.is_channels_last
-        return f"{self.dtype} {self.norm} batch {self.batch}{form}"
+        return f"{self.dtype} {self.norm} batch {self.batch}{form}{', memory kept' * self.keeps_memory}"
 
 
-PLAIN = Mode()
-DEFAULT = Mode("group", batch=4)
+PLAIN = Mode("instance", keeps_memory=False)
+DEFAULT = Mode()
+BFLOAT16 = Mode(dtype="bfloat16")
 MODES = (
     PLAIN,
-    Mode(batch=4),
-    Mode("group"),
+    replace(PLAIN, keeps_memory=True),
+    replace(DEFAULT, keeps_memory=False),
     DEFAULT,
-    Mode("group", "bfloat16"),
-    Mode("group", "bfloat16", 4),
-    Mode("group", batch=4, is_compiled=True),
-    Mode("group", batch=4, is_compiled=True, is_channels_last=True),
-    Mode("group", "bfloat16", 4, is_compiled=True),
+    replace(DEFAULT, batch=4),
+    replace(DEFAULT, is_compiled=True),
+    replace(DEFAULT, is_compiled=True, is_channels_last=True),
+    BFLOAT16,
+    replace(BFLOAT16, batch=4),
+    replace(BFLOAT16, is_channels_last=True),
+    replace(BFLOAT16, is_compiled=True),
+    replace(BFLOAT16, is_compiled=True, is_channels_last=True),
 )
 
 
@@ -94,7 +101,7 @@ WORKERS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one member, one case, two modes")
+    parser.add_argument("--quick", action="store_true", help="one member, one case, three modes")
     parser.add_argument("--members", default=",".join(MEMBERS))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--cases", type=int, default=2)
@@ -105,7 +112,7 @@ def main() -> None:
         return
     codes = ("ResNetL",) if arguments.quick else tuple(arguments.members.split(","))
     cases = 1 if arguments.quick else arguments.cases
-    modes = [PLAIN, DEFAULT] if arguments.quick else MODES
+    modes = [PLAIN, DEFAULT, BFLOAT16] if arguments.quick else MODES
     load = [round(value, 2) for value in os.getloadavg()]
     rows = []
     plain: list[LabelMap] = []
@@ -130,7 +137,7 @@ def main() -> None:
 
 def measured(mode: Mode, codes: tuple[str, ...], threads: int, cases: int) -> dict[str, Any]:
     """One mode in a fresh process; a compiler's processes and cache are its own too."""
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as cache, patch.dict(os.environ, KEPT_MEMORY if mode.keeps_memory else {}):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             try:
@@ -211,7 +218,7 @@ def probabilities(member: Any, network: Any, image: np.ndarray, batch: int) -> A
 
 def side_by_side(workers: Workers) -> dict[str, Any]:
     """Processes that start together: windows of one member a minute, and CPU seconds of each window."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(workers.threads)}
+    environment = {**os.environ, **KEPT_MEMORY, "OMP_NUM_THREADS": str(workers.threads)}
     environment.pop("OMP_WAIT_POLICY", None)
     if workers.wait_policy:
         environment["OMP_WAIT_POLICY"] = workers.wait_policy

@@ -125,7 +125,7 @@ class RunConfig(JobConfig):
         None, description="every member in every worker, or divided between pools; as memory allows when unset"
     )
     pools: tuple[PoolConfig, ...] = Field((), description="which members go together; as memory allows when unset")
-    windows_per_batch: int = Field(4, ge=1, le=64, description="windows per forward pass")
+    windows_per_batch: int = Field(4, ge=1, le=64, description="windows per forward pass, at most")
 
     def fingerprint(self, ensemble_sha256: str, specs: Mapping[str, str]) -> dict[str, Any]:
         """What can change a result: compared on reuse of a run folder, hashed into the run id.

@@ -1,7 +1,11 @@
-"""Layers in an equivalent form that runs faster."""
+"""Layers in an equivalent form that runs faster on a CPU."""
+
+from math import prod
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+_FULL_BATCH_VOXELS = 2**20
 
 
 def with_group_norm(network: nn.Module) -> nn.Module:
@@ -22,23 +26,26 @@ def with_group_norm(network: nn.Module) -> nn.Module:
 
 
 def in_bfloat16(network: nn.Module) -> nn.Module:
-    """The network on bfloat16 tensors with channels last, the form that CPUs with bfloat16 units are fastest in.
+    """The network on bfloat16 tensors, for CPUs that multiply them; see `benchmarks/cpu_modes.py`.
 
     Changed in place; inputs and logits are float32. Mamba and what has no kernel in bfloat16 stay in float32.
     """
     for layer in network.modules():
-        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
-            layer.to(torch.bfloat16)
-            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last_3d)
-        elif isinstance(layer, nn.GroupNorm | nn.InstanceNorm3d):
+        # Not channels last: convolutions gain less by it than GroupNorm of few channels loses.
+        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d | nn.GroupNorm | nn.InstanceNorm3d):
             layer.to(torch.bfloat16)
         elif isinstance(layer, nn.AvgPool3d):
             layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
             layer.register_forward_hook(lambda _layer, _inputs, pooled: pooled.to(torch.bfloat16))
-    network.register_forward_pre_hook(_to_bfloat16)
+    network.register_forward_pre_hook(lambda _, windows: (windows[0].to(torch.bfloat16),))
     network.register_forward_hook(lambda _network, _windows, logits: logits.float())
     return network
 
 
-def _to_bfloat16(_network: nn.Module, windows: tuple[Tensor]) -> tuple[Tensor]:
-    return (windows[0].to(torch.bfloat16, memory_format=torch.channels_last_3d),)
+def cpu_batch(patch: tuple[int, ...], at_most: int) -> int:
+    """How many windows of a patch size pass together on a CPU.
+
+    Small ones several at a time: torch has another convolution, half as fast, for single small samples. Large ones
+    alone: a batch of them only leaves the caches.
+    """
+    return max(1, min(at_most, _FULL_BATCH_VOXELS // prod(patch)))

@@ -94,14 +94,16 @@ class Mamba(nn.Module):
         self.conv1d = nn.Conv1d(inner, inner, d_conv, groups=inner)
         self.x_proj = nn.Linear(inner, rank + 2 * d_state, bias=False)
         self.dt_proj = nn.Linear(rank, inner)
-        self.A_log = nn.Parameter(torch.arange(1.0, d_state + 1).log().repeat(inner, 1))
+        self.A_log = nn.Parameter(torch.empty(inner, d_state))
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, d_model, bias=False)
-        self._reset_step_sizes()
+        if not self.D.is_meta:  # where logarithms import torch's compiler, more than a second
+            self._reset_dynamics()
 
     @torch.no_grad()
-    def _reset_step_sizes(self) -> None:
-        """Starts with step sizes log-uniform in [0.001, 0.1], as the paper's section 3.6 asks."""
+    def _reset_dynamics(self) -> None:
+        """Decays 1, 2, … of each channel, step sizes log-uniform in [0.001, 0.1], as the paper's section 3.6 asks."""
+        self.A_log.copy_(torch.arange(1.0, self.A_log.shape[1] + 1).log())
         spread = self.dt_proj.in_features**-0.5
         self.dt_proj.weight.uniform_(-spread, spread)
         step = torch.empty_like(self.dt_proj.bias).uniform_(math.log(1e-3), math.log(1e-1)).exp()

@@ -19,7 +19,7 @@ from goat_ray.members.blending import Recipe, Tiling, blend, tile
 from goat_ray.members.ensemble import Ensemble, Member, check_members, load_network
 from goat_ray.members.gpu_form import GpuForm, with_fused_norms
 from goat_ray.members.graphs import Graphed, GraphPool
-from goat_ray.members.kernels import in_bfloat16, with_group_norm
+from goat_ray.members.kernels import cpu_batch, in_bfloat16, with_group_norm
 from goat_ray.members.merge import Rule, canonical_probabilities, confidence, decode, quantised_regions
 from goat_ray.members.plans import Preprocessing
 from goat_ray.members.preprocess import Preprocessed, preprocessing_problem, restore
@@ -39,8 +39,8 @@ class PredictorSettings:
     Attributes:
         blending: how overlapping windows are weighed and summed.
         decode: how merged probabilities become labels.
-        windows_per_batch: windows per forward pass; more are faster and take more memory. A member that runs
-            out of memory gets fewer.
+        windows_per_batch: windows per forward pass, at most; see `kernels.cpu_batch`. A member that runs out of
+            memory gets fewer.
         mirroring: average each window over the flips that its member was trained with.
         device: a torch device, `cpu` or `cuda:0`.
         threads: CPU threads of torch in this process; None leaves them as they are.
@@ -125,15 +125,21 @@ class Predictor:
         torch.backends.cuda.matmul.allow_tf32 = False
         self._graphs = GraphPool() if self._device.type != "cpu" and settings.precision != "float32" else None
         self._members = [
-            (member, _resident(member, settings, self._graphs), self._ladder(f"member {member.code}"))
+            (member, _resident(member, settings, self._graphs), self._ladder_of(member))
             for member in ensemble.members
             if held is None or member.code in held
         ]
         self._decoder = self._ladder("the decoder", 1)
         self._total_weight = sum(member.weight for member in ensemble.members)
 
-    def _ladder(self, who: str, windows_per_batch: int | None = None) -> Ladder:
-        rung = Rung(windows_per_batch or self._settings.windows_per_batch, self._device)
+    def _ladder_of(self, member: Member) -> Ladder:
+        windows = self._settings.windows_per_batch
+        if self._device.type == "cpu":
+            windows = cpu_batch(member.patch_size, windows)
+        return self._ladder(f"member {member.code}", windows)
+
+    def _ladder(self, who: str, windows_per_batch: int) -> Ladder:
+        rung = Rung(windows_per_batch, self._device)
         if self._graphs is None:
             return Ladder(who, rung)
         # They keep the memory of a whole pass, and can be done without.

@@ -1,11 +1,10 @@
 """Getting a Ray to run on, and what it has."""
 
-import ctypes
 import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -17,10 +16,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from goat_ray.errors import GoatRayError
 from goat_ray.members.devices import device_memory_bytes
 from goat_ray.pipeline.hardware import SMALLEST_CPUS, Cluster, Node
+from goat_ray.pipeline.memory import KEPT_MEMORY, share_heaps
 
 _LOGGER = logging.getLogger(__name__)
 
-_M_ARENA_MAX = -8  # of glibc's malloc.h
 _PROBE_S = 60.0
 _TYPE_PREFIX = "accelerator_type:"
 
@@ -32,7 +31,7 @@ def ray_session(address: str | None) -> Iterator[None]:
     Raises:
         GoatRayError: the cluster cannot be reached.
     """
-    _share_heaps()
+    share_heaps()
     if ray.is_initialized():
         yield
         return
@@ -47,12 +46,6 @@ def ray_session(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _share_heaps() -> None:
-    """Have glibc's malloc give all threads two heaps; with one each, Ray's grow the driver by 10 KB a case."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
-
-
 def _start(target: str) -> None:
     if target != "local":
         ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR)
@@ -64,6 +57,7 @@ def _start(target: str) -> None:
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     # The C++ side writes to the terminal, past every Python logger, on each restartable actor.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ |= KEPT_MEMORY
     with _muted_stderr():
         ray.init(
             address=target,

@@ -1,6 +1,7 @@
 """The Ray Data pipeline itself: stages wired to resources, and the rows that come out of it."""
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from goat_ray.cases import Case
 from goat_ray.errors import GoatRayError
 from goat_ray.pipeline.checks import Evaluate, Inspect
 from goat_ray.pipeline.gate import Gate
+from goat_ray.pipeline.memory import KEPT_MEMORY
 from goat_ray.pipeline.passes import Care
 from goat_ray.pipeline.placement import CHECK_CPUS, Placement, Pool
 from goat_ray.pipeline.rows import NOT_STARTED, Row, reference_row
@@ -50,11 +52,12 @@ def build_prediction(stages: Stages, cases: Sequence[Case], placement: Placement
             _gated("read_case", stages.read, gate),
             num_cpus=room.read_cpus,
             compute=TaskPoolStrategy(size=min(room.read_slots, len(cases))),
+            **_environment(),
             **_TASK,
         )
         predicted = _predicted(read, stages, room.pools, care, gate)
         finish = _committed("finish_case", stages.finish, stages.surroundings, stages.run_id)
-        return predicted.map(finish, num_cpus=room.finish_cpus, **_TASK)
+        return predicted.map(finish, num_cpus=room.finish_cpus, **_environment(), **_TASK)
 
 
 def _predicted(dataset: Dataset, stages: Stages, pools: Sequence[Pool], care: Care, gate: Gate) -> Dataset:
@@ -62,8 +65,6 @@ def _predicted(dataset: Dataset, stages: Stages, pools: Sequence[Pool], care: Ca
     for place, pool in enumerate(pools):
         shard = Shard(pool.members, first=place == 0, last=place == len(pools) - 1)
         where: Any = {"accelerator_type": pool.gpu_type} if pool.gpu_type else {}
-        if pool.python:
-            where["runtime_env"] = {"py_executable": pool.python}
         dataset = dataset.map(
             _actor(stages.worker, gate),
             fn_constructor_args=(replace(stages.predict, shard=shard),),
@@ -73,6 +74,7 @@ def _predicted(dataset: Dataset, stages: Stages, pools: Sequence[Pool], care: Ca
             # (ray#59144). And a second case queued on a worker dies with the one before it.
             compute=ActorPoolStrategy(size=pool.workers, max_tasks_in_flight_per_actor=1 if care.careful else 2),
             **where,
+            **_environment(pool.python),
             **_ACTOR,
         )
     return dataset
@@ -86,8 +88,18 @@ def build_check(stage: Evaluate | Inspect, run_id: str, cases: Sequence[Case], s
             _gated(name, _committed(name, stage, stage.surroundings, run_id), gate),
             num_cpus=CHECK_CPUS,
             compute=TaskPoolStrategy(size=min(slots, len(cases))),
+            **_environment(),
             **_TASK,
         )
+
+
+def _environment(python: str | None = None) -> dict[str, Any]:
+    """What a stage's workers are started in."""
+    environment: dict[str, Any] = {"py_executable": python} if python else {}
+    # Those of an embedded Ray inherit it, and so are there before they are asked for.
+    if not KEPT_MEMORY.items() <= os.environ.items():
+        environment["env_vars"] = KEPT_MEMORY
+    return {"runtime_env": environment} if environment else {}
 
 
 def _references(cases: Sequence[Case]) -> Dataset:

@@ -84,24 +84,33 @@ def place_members(config: RunConfig, ensemble: Ensemble) -> Placement:
         ConfigError: nowhere; see `plan_placement`.
     """
     # Only here: it needs torch, which takes a while to import.
-    from goat_ray.members.footprint import canvas_bytes, footprint
+    from goat_ray.members.footprint import canvas_bytes
 
     wishes = Wishes(config.device, config.workers, config.threads, config.placement, config.pools)
     cluster = this_cluster(with_gpus=config.device != "cpu")
-    needs = [
-        Need(
-            member.code,
-            taken.weights_bytes,
-            taken.activation_bytes * config.windows_per_batch // (1 if config.precision == "float32" else 2),
-            taken.flops / prod(member.patch_size),
-        )
-        for member in ensemble.members
-        for taken in (footprint(member),)
-    ]
+    is_divided = config.pools or config.placement == "shard" or (config.device != "cpu" and cluster.gpus_at_most)
+    needs = _needs(config, ensemble) if is_divided else [Need(member.code) for member in ensemble.members]
     placement = plan_placement(cluster, needs, canvas_bytes(_LARGEST_CROP), wishes)
     if placement.device == "cpu" and config.precision == "float16":
         raise ConfigError("precision float16 needs a GPU; on CPUs the fast one is bfloat16")
     return placement
+
+
+def _needs(config: RunConfig, ensemble: Ensemble) -> list[Need]:
+    """What each member takes of a device, which is seconds of work to find out."""
+    from goat_ray.members.footprint import footprint
+
+    taken = [footprint(member) for member in ensemble.members]
+    windows = config.windows_per_batch if config.precision == "float32" else config.windows_per_batch / 2
+    return [
+        Need(
+            member.code,
+            its.weights_bytes,
+            int(its.activation_bytes * windows),
+            its.flops / prod(member.patch_size),
+        )
+        for member, its in zip(ensemble.members, taken, strict=True)
+    ]
 
 
 def prepare(

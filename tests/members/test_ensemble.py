@@ -92,6 +92,18 @@ def test_a_manifest_is_read_without_torch(manifest):
     assert done.returncode == 0, done.stderr
 
 
+def test_no_member_needs_torchs_compiler_to_be_loaded():
+    code = (
+        "import sys; from goat_ray.demo.cohort import EMBEDDED_ENSEMBLE\n"
+        "from goat_ray.members.ensemble import load_ensemble\n"
+        "from goat_ray.members.predictor import Predictor, PredictorSettings\n"
+        "Predictor(load_ensemble(EMBEDDED_ENSEMBLE), PredictorSettings())\n"
+        "assert 'torch' in sys.modules\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("entry", "told"),
     [

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from goat_ray.members.kernels import in_bfloat16, with_group_norm
+from goat_ray.members.kernels import cpu_batch, in_bfloat16, with_group_norm
 from goat_ray.members.networks import build_network, initialize_weights
 from tests.members import nnunet_reference as nnunet
 from tests.members.test_networks import FAMILIES, TINY
@@ -45,3 +45,11 @@ def test_the_bfloat16_form_runs_every_network_and_keeps_mamba_in_float32(family)
     assert kinds["Conv3d"].weight.dtype == torch.bfloat16
     if "Mamba" in kinds:
         assert kinds["Mamba"].A_log.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("patch", "at_most", "expected"),
+    [((64, 64, 64), 4, 4), ((64, 64, 64), 2, 2), ((80, 80, 80), 4, 2), ((96, 96, 96), 4, 1), ((160, 192, 160), 4, 1)],
+)
+def test_small_windows_pass_together_and_large_ones_alone(patch, at_most, expected):
+    assert cpu_batch(patch, at_most) == expected

@@ -1,6 +1,8 @@
 """The whole path: cohorts in, labels and tables out, whatever happens on the way."""
 
 import json
+import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from ray.data import Dataset
 
-from goat_ray.cases import discover
+from goat_ray.cases import Case, discover
 from goat_ray.config import PoolConfig, PostprocessConfig, RunConfig
 from goat_ray.errors import Category, ConfigError, EnsembleError, GoatRayError
 from goat_ray.pipeline import predict
 from goat_ray.pipeline.dataset import build_prediction
 from goat_ray.pipeline.job import Again, RunSummary
+from goat_ray.pipeline.rows import Row
+from tests.chaos import ThresholdPredict
 from tests.cohorts import SHAPE, phantom, write_case, write_tiny_ensemble
 from tests.inline import predict_inline
 
@@ -99,6 +103,32 @@ def test_a_run_says_what_it_was_made_from(plain_run: RunSummary, ensemble: Path)
 
 def test_three_workers_give_the_same_bytes_as_one_process(plain_run: RunSummary, config: RunConfig) -> None:
     assert outputs(plain_run.out) == outputs(predict_inline(config).out)
+
+
+class PageCounter(ThresholdPredict):
+    """A worker that tells, as its members, how often the system had to give it a page for a large block."""
+
+    def _work(self, case: Case, row: Row, context: dict[str, Any]) -> Row:
+        done = super()._work(case, row, context)
+        faults = []
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+            bytes(b"x" * 2**26)
+            faults.append(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
+        context["members"] = [str(number) for number in faults]
+        return done
+
+
+def test_a_worker_on_cpus_keeps_the_memory_of_large_arrays(
+    ray_cluster: None, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = predict.stages_of
+    monkeypatch.setattr(predict, "stages_of", lambda *about: replace(genuine(*about), worker=PageCounter))
+    run = predict.predict_cohort(config.model_copy(update={"limit": 1}))
+    (case,) = pq.read_table(f"{run.out}/tables/cases.parquet").slice(0, 1).to_pylist()
+    first, *later = map(int, case["members"])
+    assert first > 1000
+    assert max(later) < 100
 
 
 def test_the_postprocessing_rule_shows_in_labels_and_tables(plain_run: RunSummary, config: RunConfig) -> None:
