@@ -1,4 +1,4 @@
-"""The embedded members as nnU-Net's own programs want them: results folders, and cases in a member's channel order."""
+"""Members of recipes as nnU-Net's own programs want them: results folders, and cases in a member's channel order."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from goat_ray.cases import Case
-from goat_ray.demo.recipes import RECIPES
+from goat_ray.demo.recipes import Recipe
 from goat_ray.labels import MODALITIES
 from goat_ray.members.ensemble import Member, load_network
 from goat_ray.members.networks import build_network
@@ -55,9 +55,8 @@ class Exported:
     regions: bool
 
 
-def export_member(member: Member, number: int, results: Path) -> Exported:
-    """Write the results folder of an embedded member, as the `number`-th dataset, for nnU-Net's stock trainer."""
-    recipe = next(recipe for recipe in RECIPES if recipe.code == member.code)
+def export_member(member: Member, recipe: Recipe, number: int, results: Path) -> Exported:
+    """Write the results folder of a recipe's member, as the `number`-th dataset, for nnU-Net's stock trainer."""
     network = load_network(member)
     plans = {**recipe.plans, **_READING, "dataset_name": f"Dataset{900 + number}_{member.code}"}
     configuration = {**recipe.plans["configurations"]["3d_fullres"], **_CONFIGURATION}

@@ -2,9 +2,11 @@
 
 Theirs is `_peer_flow`: a program per member, sums of probabilities on disk. Ours runs with its defaults, with
 `precision: bfloat16`, and with nnU-Net's own blending, which tells what of a difference is rounding. Labels are
-compared first; a difference that nothing explains, or a missed target, exits with 1.
+compared first; a difference that nothing explains, or a missed target, exits with 1. With `--full-size` the members
+have the winner's networks and windows, for one case: there the convolutions are nearly everything, and targets are not
+judged.
 
-    python -m benchmarks.cohort_flow [--quick] [--cases 3] [--repeats 1]
+    python -m benchmarks.cohort_flow [--quick | --full-size] [--cases 3] [--repeats 1]
 """
 
 import argparse
@@ -24,12 +26,14 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmarks._agreement import agreement
+from benchmarks._full_size import full_size_recipes, write_full_size_ensemble
 from benchmarks._nnunet import environment, export_member, link_cases
 from benchmarks._processes import Watched, run_watched
 from benchmarks._record import record
 from benchmarks.cpu_cost import REAL_SHAPE, phantoms
 from goat_ray.cases import discover
 from goat_ray.demo.cohort import EMBEDDED_ENSEMBLE, write_demo_cohort
+from goat_ray.demo.recipes import RECIPES
 from goat_ray.members.ensemble import load_ensemble
 
 QUICK_MEMBERS = ("ResNetL", "UMamba")
@@ -48,16 +52,20 @@ TARGETS = {"float32 wall": 4.0, "bfloat16 wall": 8.0, "written": 1000.0, "disk":
 class Flows:
     """Both flows on one cohort; `folder` holds everything."""
 
-    def __init__(self, folder: Path, cases: int, codes: Sequence[str] | None) -> None:
+    def __init__(self, folder: Path, cases: int, codes: Sequence[str] | None, *, full_size: bool) -> None:
         self.folder, self.cohort = folder, folder / "cohort"
         write_demo_cohort(self.cohort, phantoms(cases, first_seed=100), REAL_SHAPE)
         self.cases = discover(str(self.cohort)).cases
-        members = load_ensemble(EMBEDDED_ENSEMBLE, codes).members
+        recipes = {recipe.code: recipe for recipe in (full_size_recipes() if full_size else RECIPES)}
+        self.ensemble = EMBEDDED_ENSEMBLE
+        if full_size:
+            self.ensemble = write_full_size_ensemble([*recipes.values()], folder / "full_size")
+        members = load_ensemble(self.ensemble, codes).members
         self.codes = [member.code for member in members]
         self.members = []
         for number, member in enumerate(members, start=1):
             images = link_cases(self.cases, member.card.channels, folder / "raw" / member.code)
-            exported = export_member(member, number, folder / "results")
+            exported = export_member(member, recipes[member.code], number, folder / "results")
             self.members.append({**asdict(exported), "images": str(images)})
 
     def theirs(self, place: Path) -> tuple[Watched, dict[str, float]]:
@@ -82,7 +90,7 @@ class Flows:
         """Run `goat-ray predict` into a folder; what it took, and seconds of all cases by step."""
         (config := self.folder / "run.yaml").write_text(yaml.safe_dump({"spec": "none", **settings}))
         command: list[str | Path] = [Path(sys.executable).with_name("goat-ray"), "predict", self.cohort]
-        command += ["--ensemble", EMBEDDED_ENSEMBLE, "--out", place, "--config", config]
+        command += ["--ensemble", self.ensemble, "--out", place, "--config", config]
         command += ["--members", ",".join(self.codes)]
         watched = run_watched(command, place, environment(self.folder / "results", self.folder))
         if watched.exit_code:
@@ -97,13 +105,16 @@ class Flows:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one case, two members, targets not judged")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--quick", action="store_true", help="one case, two members, targets not judged")
+    form.add_argument("--full-size", action="store_true", help="one case, members of full size, targets not judged")
     parser.add_argument("--cases", type=int, default=3, help="real-size phantoms, five at most")
     parser.add_argument("--repeats", type=int, default=1, help="of both flows, in turns")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        cases = 1 if arguments.quick else arguments.cases
-        flows = Flows(Path(folder), cases, QUICK_MEMBERS if arguments.quick else None)
+        cases = 1 if arguments.quick or arguments.full_size else arguments.cases
+        codes = QUICK_MEMBERS if arguments.quick else None
+        flows = Flows(Path(folder), cases, codes, full_size=arguments.full_size)
         rounds = [one_round(flows, Path(folder) / f"round{number}") for number in range(arguments.repeats)]
         payload = {
             "cases": cases,
@@ -118,8 +129,9 @@ def main() -> None:
         }
     payload["missed"] = missed(payload)
     print(json.dumps({name: payload[name] for name in ("labels", "ratios", "missed")}, indent=1))
-    record("cohort_flow", payload, ("nnunetv2", "numpy", "ray", "torch"), is_quick=arguments.quick)
-    sys.exit(bool(payload["missed"]) and not arguments.quick)
+    name = "cohort_flow_full_size" if arguments.full_size else "cohort_flow"
+    record(name, payload, ("nnunetv2", "numpy", "ray", "torch"), is_quick=arguments.quick)
+    sys.exit(bool(payload["missed"]) and not (arguments.quick or arguments.full_size))
 
 
 def one_round(flows: Flows, place: Path) -> dict[str, Any]:

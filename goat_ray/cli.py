@@ -3,6 +3,8 @@
 Exit codes: 0 all cases ok; 1 the run failed; 2 bad usage or preflight; 3 finished, some cases failed.
 """
 
+import atexit
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,6 +68,8 @@ app.add_typer(ensemble_app, name="ensemble")
 
 def main() -> None:
     """Run the command line; every expected error becomes one message and an exit code."""
+    # Else the interpreter ends with a search through everything that torch and Ray have made, most of a second.
+    atexit.register(gc.freeze)
     try:
         app()
     except (ConfigError, EnsembleError) as error:

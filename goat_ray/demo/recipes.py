@@ -56,7 +56,7 @@ class Recipe:
         }
 
 
-def _residual_plans(name: str, patch: Triple, features: list[int], blocks: list[int], last: Triple) -> dict[str, Any]:
+def residual_plans(name: str, patch: Triple, features: list[int], blocks: list[int], last: Triple) -> dict[str, Any]:
     """Plans in the format of nnU-Net ≥ 2.4 for a residual encoder U-Net."""
     stages = len(features)
     architecture = {
@@ -82,7 +82,7 @@ def _residual_plans(name: str, patch: Triple, features: list[int], blocks: list[
     return _plans(f"nnUNetResEncUNet{name}Plans", patch, {"architecture": architecture})
 
 
-def _old_plans(patch: Triple, base: int, largest: int, blocks: list[int]) -> dict[str, Any]:
+def old_plans(patch: Triple, base: int, largest: int, blocks: list[int]) -> dict[str, Any]:
     """Plans as nnU-Net < 2.4 wrote them; U-Mamba's trainer reads its network from plans of a plain U-Net."""
     stages = len(blocks)
     network = {
@@ -125,9 +125,9 @@ def _seeds(member: int, count: int) -> range:
 # One window holds a usual brain; M needs two.
 _WHOLE: Triple = (160, 192, 160)
 _HALF: Triple = (160, 192, 96)
-_M = _residual_plans("M", _HALF, [6, 12, 24, 32], [1, 1, 1, 2], (2, 2, 1))
-_L = _residual_plans("L", _WHOLE, [6, 12, 24, 32, 32], [1, 1, 1, 1, 1], (2, 2, 2))
-_XL = _residual_plans("XL", _WHOLE, [6, 12, 24, 28, 28], [1, 1, 2, 2, 2], (2, 2, 2))
+_M = residual_plans("M", _HALF, [6, 12, 24, 32], [1, 1, 1, 2], (2, 2, 1))
+_L = residual_plans("L", _WHOLE, [6, 12, 24, 32, 32], [1, 1, 1, 1, 1], (2, 2, 2))
+_XL = residual_plans("XL", _WHOLE, [6, 12, 24, 28, 28], [1, 1, 2, 2, 2], (2, 2, 2))
 _BASE: dict[str, Any] = {"objective": "dice_ce", "steps": 500, "learning_rate": 4e-3}
 _TUNED: dict[str, Any] = {"objective": "dice_topk_focal", "steps": 160, "learning_rate": 1.5e-3}
 
@@ -140,7 +140,7 @@ RECIPES = (
     Recipe("FinetuneXL", _XL, seeds=_seeds(5, 48), base="ResNetXL", **_TUNED),
     Recipe(
         "UMamba",
-        _old_plans(_WHOLE, 6, 32, [1, 1, 1, 1, 1]),
+        old_plans(_WHOLE, 6, 32, [1, 1, 1, 1, 1]),
         "regions",
         _seeds(6, 72),
         steps=500,

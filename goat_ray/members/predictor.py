@@ -16,14 +16,14 @@ from goat_ray.errors import CaseError, Category, EnsembleError
 from goat_ray.labels import LabelScheme
 from goat_ray.members.agreement import BitSets, agreement, bit_sets
 from goat_ray.members.blending import Recipe, Tiling, blend, tile
-from goat_ray.members.ensemble import Ensemble, Member, check_members, load_network
-from goat_ray.members.gpu_form import GpuForm, with_fused_norms
-from goat_ray.members.graphs import Graphed, GraphPool
-from goat_ray.members.kernels import cpu_batch, in_bfloat16, with_group_norm
+from goat_ray.members.ensemble import Ensemble, Member, check_members
+from goat_ray.members.forms import resident
+from goat_ray.members.graphs import GraphPool
+from goat_ray.members.kernels import cpu_batch
 from goat_ray.members.merge import Rule, canonical_probabilities, confidence, decode, quantised_regions
 from goat_ray.members.plans import Preprocessing
-from goat_ray.members.preprocess import Preprocessed, preprocessing_problem, restore
-from goat_ray.members.recovery import HOST, Ladder, Rung, first_line
+from goat_ray.members.preprocess import Preprocessed, restore
+from goat_ray.members.recovery import HOST, Ladder, Rung
 from goat_ray.members.windows import Shape
 
 _TilingKey = tuple[Preprocessing, tuple[int, ...], Shape, torch.device]
@@ -125,12 +125,17 @@ class Predictor:
         torch.backends.cuda.matmul.allow_tf32 = False
         self._graphs = GraphPool() if self._device.type != "cpu" and settings.precision != "float32" else None
         self._members = [
-            (member, _resident(member, settings, self._graphs), self._ladder_of(member))
+            (member, self._network(member), self._ladder_of(member))
             for member in ensemble.members
             if held is None or member.code in held
         ]
         self._decoder = self._ladder("the decoder", 1)
         self._total_weight = sum(member.weight for member in ensemble.members)
+
+    def _network(self, member: Member) -> nn.Module:
+        settings = self._settings
+        plain = settings.precision == "float32" and settings.blending == "nnunet"
+        return resident(member, self._device, settings.precision, self._graphs, plain=plain)
 
     def _ladder_of(self, member: Member) -> Ladder:
         windows = self._settings.windows_per_batch
@@ -269,27 +274,6 @@ def _sum_of(case: _Case) -> Tensor:
     if case.merged is None:
         raise EnsembleError("the ensemble has no members")
     return case.merged
-
-
-def _resident(member: Member, settings: PredictorSettings, graphs: GraphPool | None) -> nn.Module:
-    """A member's network on the device, in its fastest form unless bits have to match nnU-Net's."""
-    if problem := preprocessing_problem(member.preprocessing):
-        raise EnsembleError(f"member {member.code}: {problem}")
-    network = load_network(member)
-    if settings.device == "cpu" and settings.precision == "float16":
-        raise EnsembleError("precision float16 needs a GPU; a CPU has bfloat16")
-    if settings.device == "cpu" and settings.precision == "bfloat16":
-        network = in_bfloat16(with_group_norm(network))
-    elif settings.device == "cpu" and settings.blending == "exact":
-        network = with_group_norm(network)
-    elif graphs is not None:
-        dtype = getattr(torch, settings.precision)
-        network = GpuForm(Graphed(with_fused_norms(network, dtype), graphs), dtype)
-    try:
-        return network.to(settings.device)
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises the latter
-        reason = f"cannot be put on {settings.device}: {first_line(error)}"
-        raise EnsembleError(f"member {member.code} {reason}") from error
 
 
 def _flips(axes: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -47,6 +47,21 @@ def test_the_bfloat16_form_runs_every_network_and_keeps_mamba_in_float32(family)
         assert kinds["Mamba"].A_log.dtype == torch.float32
 
 
+def test_in_bfloat16_only_convolutions_of_few_channels_see_channels_last():
+    network = in_bfloat16(build_network(TINY, 4, 4).eval())
+    seen = {True: set(), False: set()}
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv3d | nn.InstanceNorm3d):
+            few = isinstance(layer, nn.Conv3d) and layer.in_channels < 16
+            note = seen[few].add
+            layer.register_forward_pre_hook(
+                lambda _, inputs, note=note: note(inputs[0].is_contiguous(memory_format=torch.channels_last_3d))
+            )
+    with torch.inference_mode():
+        network(torch.randn(1, 4, 16, 16, 16))
+    assert seen == {True: {True}, False: {False}}
+
+
 @pytest.mark.parametrize(
     ("patch", "at_most", "expected"),
     [((64, 64, 64), 4, 4), ((64, 64, 64), 2, 2), ((80, 80, 80), 4, 2), ((96, 96, 96), 4, 1), ((160, 192, 160), 4, 1)],

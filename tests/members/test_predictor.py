@@ -10,7 +10,7 @@ from torch import nn
 
 from goat_ray.errors import CaseError, Category, EnsembleError
 from goat_ray.labels import MODALITIES, LabelScheme
-from goat_ray.members import predictor
+from goat_ray.members import forms, predictor
 from goat_ray.members.agreement import agreement, bit_sets
 from goat_ray.members.cards import MemberCard, Source
 from goat_ray.members.ensemble import Ensemble, Member
@@ -276,7 +276,7 @@ def test_mirroring_flips_over_the_members_own_axes_only(monkeypatch, softmax_wei
             return torch.zeros(len(x), 4, *x.shape[2:])
 
     images, _ = nnunet.head_scan(17)
-    monkeypatch.setattr(predictor, "load_network", lambda _: Counting())
+    monkeypatch.setattr(forms, "load_network", lambda _: Counting())
     for axes, forwards in (((), 1), ((0,), 2), ((0, 2), 4), ((0, 1, 2), 8)):
         calls = []
         predict([member("A", softmax_weights, axes=axes, patch=(48,) * 3)], images, mirroring=True)
@@ -313,8 +313,8 @@ class Broken(nn.Module):
 )
 def test_one_broken_member_fails_the_case_and_is_named(monkeypatch, softmax_weights, fault, category, told):
     images, _ = nnunet.head_scan(18, (24, 44, 24))
-    healthy, broken = predictor.load_network(member("A", softmax_weights)), Broken(fault)
-    monkeypatch.setattr(predictor, "load_network", lambda one: healthy if one.code == "A" else broken)
+    healthy, broken = forms.load_network(member("A", softmax_weights)), Broken(fault)
+    monkeypatch.setattr(forms, "load_network", lambda one: healthy if one.code == "A" else broken)
     with pytest.raises(CaseError) as caught:
         predict([member("A", softmax_weights), member("FinetuneM", softmax_weights)], images)
     assert caught.value.category == category
@@ -330,7 +330,7 @@ def test_an_overflow_of_the_fp16_recipe_is_found(monkeypatch, softmax_weights):
             return torch.full((len(x), 4, *x.shape[2:]), 2e4)
 
     images, _ = nnunet.head_scan(18)
-    monkeypatch.setattr(predictor, "load_network", lambda _: Extreme())
+    monkeypatch.setattr(forms, "load_network", lambda _: Extreme())
     members = [member("A", softmax_weights)]
     with pytest.raises(CaseError, match="member A"):
         predict(members, images, blending="nnunet")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from goat_ray.errors import CaseError, Category, DeviceLostError
-from goat_ray.members import predictor
+from goat_ray.members import forms, predictor
 from goat_ray.members.merge import canonical_probabilities
 from goat_ray.members.networks import build_network
 from goat_ray.members.predictor import Predictor, PredictorSettings
@@ -50,7 +50,7 @@ def predictor_of(monkeypatch):
 
     def made(*networks, patches=(PATCH,) * 3, **settings):
         codes = dict(zip("ABC", networks, strict=False))
-        monkeypatch.setattr(predictor, "load_network", lambda one: codes[one.code])
+        monkeypatch.setattr(forms, "load_network", lambda one: codes[one.code])
         members = [member(code, Path("none"), patch=patch) for code, patch in zip(codes, patches, strict=False)]
         defaults = {"decode": "argmax", "keep_probabilities": True, "windows_per_batch": 1}
         return Predictor(ensemble(*members), PredictorSettings(**{**defaults, **settings}))
