@@ -53,16 +53,6 @@ def embedded_quality(r: Record) -> Claim:
     )
 
 
-def embedded_speed(r: Record) -> Claim:
-    """A case of real size."""
-    wall, cpu = r["seconds_per_case"], r["cpu_seconds_per_case"]
-    return Claim(
-        f"a {_size(r['shape_xyz'])} phantom through all seven members, median of {wall['n']}",
-        f"{wall['median']:.0f} s, {cpu['median']:.0f} CPU-s",
-        bound="the networks' convolutions",
-    )
-
-
 def cpu_cost(r: Record) -> Claim:
     """A case outside the networks."""
     parts = r["summary"].values()
@@ -342,7 +332,6 @@ def _number(count: int) -> str:
 CLAIMS: tuple[Callable[[Record], Claim], ...] = (
     real_cohort,
     embedded_quality,
-    embedded_speed,
     cohort_flow,
     cpu_modes,
     scale,

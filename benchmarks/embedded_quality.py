@@ -1,7 +1,6 @@
-"""How well the embedded ensemble segments phantoms it was not trained on, and how long a real-size case takes."""
+"""How well the embedded ensemble segments phantoms it was not trained on."""
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Iterable
@@ -31,32 +30,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--heads", type=int, default=5, help="phantoms of each tumour type; sites take turns")
     parser.add_argument("--ensemble", type=Path, default=EMBEDDED_ENSEMBLE)
-    parser.add_argument("--speed", action="store_true", help="only time three real-size cases")
     arguments = parser.parse_args()
     ensemble = load_ensemble(arguments.ensemble)
     predictor = Predictor(ensemble, PredictorSettings(threads=THREADS))
-    if arguments.speed:
-        _record_speed(predictor, ensemble)
-    else:
-        _record_quality(predictor, ensemble, arguments.heads)
-
-
-def _record_speed(predictor: Predictor, ensemble: Ensemble) -> None:
-    load = [round(value, 2) for value in os.getloadavg()]
-    rows = [_measure(predictor, ensemble.members[0].preprocessing, place, REAL_SHAPE) for place in range(3)]
-    record(
-        "embedded_speed",
-        {
-            "ensemble_sha256": ensemble.sha256,
-            "threads_used": THREADS,
-            "shape_xyz": REAL_SHAPE,
-            "load_average_before": load,
-            "seconds_per_case": _summary([row["seconds"] for row in rows]),
-            "cpu_seconds_per_case": _summary([row["cpu_seconds"] for row in rows]),
-            "cases": rows,
-        },
-        packages=("numpy", "scipy", "torch"),
-    )
+    _record_quality(predictor, ensemble, arguments.heads)
 
 
 def _record_quality(predictor: Predictor, ensemble: Ensemble, heads: int) -> None:

@@ -14,7 +14,7 @@ from yaml.constructor import ConstructorError
 
 from goat_ray.errors import ConfigError
 
-METHOD_VERSION = 6
+METHOD_VERSION = 7
 """Raised whenever the code changes what a run with the same settings produces."""
 
 _MOST_PROBLEMS, _LONGEST_PROBLEM = 10, 500
