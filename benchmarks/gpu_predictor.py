@@ -35,12 +35,13 @@ from torch.utils.flop_counter import FlopCounterMode
 import benchmarks._bare  # noqa: F401 - before what follows
 from benchmarks._record import record
 from goat_ray.labels import MODALITIES, LabelScheme
-from goat_ray.members import predictor as predictor_module
+from goat_ray.members import forms
 from goat_ray.members.blending import Tiling, blend, tile
 from goat_ray.members.cards import MemberCard, Source
 from goat_ray.members.ensemble import Ensemble, Member
 from goat_ray.members.gpu_form import GpuForm, with_fused_norms
 from goat_ray.members.graphs import Graphed, GraphPool
+from goat_ray.members.mamba import Mamba
 from goat_ray.members.networks import build_network, initialize_weights
 from goat_ray.members.plans import Architecture, Preprocessing, Triple
 from goat_ray.members.predictor import Predictor, PredictorSettings
@@ -72,6 +73,8 @@ PREDICTED = {
     "as shipped, no autotuning": (0.21, 0.40),
     "whole case": (0.25, 0.45),
 }
+PREDICTED_MAMBA_MS = {"eager": 0.3, "graph": 0.1}  # of a batch, whatever its size: launches
+PREDICTED_COMPILED = (1.2, 1.6)  # times as fast as the same under autocast
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def main() -> None:
         raise SystemExit("no GPU; --tiny tries the script on a CPU")
     bench = Bench(arguments.tiny, arguments.budget)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    for stage in (ceilings, ladder, profile, whole_case):
+    for stage in (ceilings, ladder, profile, whole_case, mamba_block, compiled):
         try:
             stage(bench)
         except Exception:  # noqa: BLE001 - time on a device is scarce: the other stages' numbers are wanted all the same
@@ -399,7 +402,7 @@ def whole_case(bench: Bench) -> None:
     by_code = {code: kind for kind in bench.kinds for code in kind.codes}
     members = tuple(member(code, kind) for code, kind in by_code.items())
     networks = {code: random_network(kind, seed) for seed, (code, kind) in enumerate(by_code.items())}
-    predictor_module.load_network = lambda one: networks.pop(one.code)
+    forms.load_network = lambda one: networks.pop(one.code)
     precision = "bfloat16" if bench.tiny else "float16"
     settings = PredictorSettings(device=str(bench.device), precision=precision, windows_per_batch=BATCH)
     ours = Predictor(Ensemble("benchmark", members, "0" * 64), settings)
@@ -413,6 +416,41 @@ def whole_case(bench: Bench) -> None:
     bench.results["whole_case"] = row
     low, high = PREDICTED["whole case"]
     print(f"\nwhole case, seven members resident: predicted {low}–{high} s, measured {wall_s:.3f} s; {row}", flush=True)
+
+
+def mamba_block(bench: Bench) -> None:
+    """U-Mamba's block alone: its scan is a loop over tokens, a launch or two for each."""
+    channels = 8 if bench.tiny else 320
+    torch.manual_seed(0)
+    mamba = Mamba(channels, scan_backend="torch").eval().to(bench.device)
+    for tokens, batch in ((64, 1), (64, BATCH), (150, 1), (150, BATCH)):
+        features = torch.randn(batch, tokens, channels, device=bench.device)
+        runs = {"eager": mamba} if bench.tiny else {"eager": mamba, "graph": Graphed(mamba, GraphPool())}
+        with torch.inference_mode():
+            spent = {name: 1e3 * seconds(partial(run, features), bench.device, REPEATS) for name, run in runs.items()}
+        bench.results.setdefault("mamba_block_ms", {})[f"{tokens} tokens, batch of {batch}"] = spent
+        print(
+            f"Mamba block, {tokens} tokens × {batch}: predicted {PREDICTED_MAMBA_MS} ms, measured {spent}", flush=True
+        )
+
+
+def compiled(bench: Bench) -> None:
+    """What `torch.compile` makes of the first kind, beside the same network under autocast."""
+    if not bench.clock.has(20 if bench.tiny else 150, "compiled"):
+        return
+    kind = bench.kinds[0]
+    network = random_network(kind, seed=0).to(bench.device)
+    timed, checked = bench.tiling(kind, bench.timed_case), bench.tiling(kind, bench.checked_case)
+    with torch.inference_mode(), cudnn(autotuned=True):
+        truth = blend(checked, network, heads=HEADS, windows_per_batch=1).cpu()
+        plain = measured(under_autocast(network, bench.device), timed, checked, truth, bench.device)
+        started = time.perf_counter()
+        fast = torch.compile(without_biases(network), dynamic=False)
+        row = measured(under_autocast(fast, bench.device), timed, checked, truth, bench.device)
+    row |= {"seconds_to_compile_and_measure": time.perf_counter() - started, "times_autocast": plain["s"] / row["s"]}
+    bench.results["compiled"] = {kind.name: row}
+    low, high = PREDICTED_COMPILED
+    print(f"compiled {kind.name}: predicted {low}–{high} times as fast as autocast, measured {row}", flush=True)
 
 
 def verdict(bench: Bench) -> list[str]:
