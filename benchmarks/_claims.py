@@ -264,15 +264,25 @@ def growth(r: Record) -> Claim:
 
 def cohort_flow(r: Record) -> Claim:
     """The winner's flow."""
+    return _flow(r, "embedded members")
+
+
+def cohort_flow_full_size(r: Record) -> Claim:
+    """The same with networks and windows as nnU-Net plans them."""
+    return _flow(r, "members of full size, random but for their last layer,")
+
+
+def _flow(r: Record, members: str) -> Claim:
     labels, units = r["labels"], r["machine"]["vector_units"]
+    own_blending = f"with nnU-Net's own blending {labels['nnunet']['differing_vox']}, " if "nnunet" in labels else ""
     ours, theirs, half = (_median_flow(r, name) for name in ("float32", "theirs", "bfloat16"))
     return Claim(
-        f"{len(r['members'])} embedded members × {r['cases']} cases of {_size(r['shape_xyz'])}: `goat-ray predict` "
+        f"{len(r['members'])} {members} × {r['cases']} case(s) of {_size(r['shape_xyz'])}: `goat-ray predict` "
         "against the published flow of `nnUNetv2_predict` processes and archives of probabilities; "
-        f"median of {len(r['rounds'])}",
+        f"{len(r['rounds'])} round(s)",
         f"{ours['wall_s']:.0f} s, {ours['cpu_s']:.0f} CPU-s, {_megabytes(ours['written_bytes'])} written; bfloat16 "
-        f"{half['wall_s']:.0f} s. {labels['float32']['differing_vox']} voxels differ, with nnU-Net's own blending "
-        f"{labels['nnunet']['differing_vox']}, in bfloat16 {labels['bfloat16']['differing_vox']}",
+        f"{half['wall_s']:.0f} s. {labels['float32']['differing_vox']} voxels differ, {own_blending}in bfloat16 "
+        f"{labels['bfloat16']['differing_vox']}",
         f"{theirs['wall_s']:.0f} s, {theirs['cpu_s']:.0f} CPU-s, {_megabytes(theirs['written_bytes'])} written",
         f"{_ratio(r, 'float32 wall')}, bfloat16 {_ratio(r, 'bfloat16 wall')} ({', '.join(units)}); "
         f"{r['ratios']['written']['median']:,.0f}× fewer bytes written, "
@@ -288,7 +298,8 @@ def _median_flow(r: Record, name: str) -> dict[str, float]:
 
 def _ratio(r: Record, name: str) -> str:
     found = r["ratios"][name]
-    return f"{found['median']:.1f}× ({found['min']:.1f}–{found['max']:.1f})"
+    spread = f" ({found['min']:.1f}–{found['max']:.1f})" if found["min"] < found["max"] else ""
+    return f"{found['median']:.1f}×{spread}"
 
 
 def cpu_modes(r: Record) -> Claim:
@@ -333,6 +344,7 @@ CLAIMS: tuple[Callable[[Record], Claim], ...] = (
     real_cohort,
     embedded_quality,
     cohort_flow,
+    cohort_flow_full_size,
     cpu_modes,
     scale,
     scale_estimate,

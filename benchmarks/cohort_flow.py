@@ -53,6 +53,7 @@ class Flows:
     """Both flows on one cohort; `folder` holds everything."""
 
     def __init__(self, folder: Path, cases: int, codes: Sequence[str] | None, *, full_size: bool) -> None:
+        self.forms = {name: OURS[name] for name in ("float32", "bfloat16")} if full_size else OURS
         self.folder, self.cohort = folder, folder / "cohort"
         write_demo_cohort(self.cohort, phantoms(cases, first_seed=100), REAL_SHAPE)
         self.cases = discover(str(self.cohort)).cases
@@ -141,13 +142,13 @@ def one_round(flows: Flows, place: Path) -> dict[str, Any]:
     print("theirs", shown(peer), peer_steps, flush=True)
     reference = flows.labels(place / "theirs")
     took, steps, labels = {"theirs": peer}, {"theirs": peer_steps}, {}
-    for name, settings in OURS.items():
+    for name, settings in flows.forms.items():
         took[name], steps[name] = flows.ours(place / name, settings)
         labels[name] = agreement(flows.labels(place / name), reference)
         print(name, shown(took[name]), labels[name], flush=True)
     ratios = {
-        **{f"{name} wall": peer.wall_s / took[name].wall_s for name in OURS},
-        **{f"{name} CPU": peer.cpu_s / took[name].cpu_s for name in OURS},
+        **{f"{name} wall": peer.wall_s / took[name].wall_s for name in flows.forms},
+        **{f"{name} CPU": peer.cpu_s / took[name].cpu_s for name in flows.forms},
         "written": peer.written_bytes / took["float32"].written_bytes,
         "disk": peer.peak_disk_bytes / took["float32"].peak_disk_bytes,
         "memory": peer.peak_memory_bytes / took["float32"].peak_memory_bytes,
@@ -180,7 +181,7 @@ def missed(payload: dict[str, Any]) -> list[str]:
     told = [
         f"{name}: {labels[name]['differing_vox']} voxels differ"
         for name, least in LEAST_EQUAL.items()
-        if labels[name]["equal_share"] < least
+        if name in labels and labels[name]["equal_share"] < least
     ]
     return told + [
         f"{name}: {ratios[name]['median']} times instead of {least}"
