@@ -26,12 +26,12 @@ from goat_ray.members.preprocess import preprocess
 from tests.members.results import write_results_folder
 
 _FEATURES, _BLOCKS = [32, 64, 128, 256, 320, 320], [1, 3, 4, 6, 6, 6]
-_SMALL, _LARGE = (128, 160, 112), (160, 192, 160)
+_SMALL, _LARGE, _CUBE = (128, 160, 112), (160, 192, 160), (128, 128, 128)
 _PLANS = {
     "M": residual_plans("M", _SMALL, _FEATURES, _BLOCKS, (2, 2, 1)),
     "L": residual_plans("L", _LARGE, _FEATURES, _BLOCKS, (2, 2, 2)),
     "XL": residual_plans("XL", _LARGE, _FEATURES, _BLOCKS, (2, 2, 2)),
-    "UMamba": old_plans(_SMALL, 32, 320, [2] * len(_FEATURES)),
+    "UMamba": old_plans(_CUBE, 32, 320, [2] * len(_FEATURES)),
 }
 _VOXELS_OF_A_CLASS = 20_000
 _LOGIT = 6.0

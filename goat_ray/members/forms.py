@@ -1,5 +1,8 @@
 """In which form a member's network runs: the fastest one that its device and the wanted precision have."""
 
+import logging
+from functools import cache
+
 import torch
 from torch import nn
 
@@ -11,6 +14,8 @@ from goat_ray.members.graphs import Graphed, GraphPool
 from goat_ray.members.kernels import in_bfloat16, with_group_norm
 from goat_ray.members.preprocess import preprocessing_problem
 from goat_ray.members.recovery import first_line
+
+_log = logging.getLogger(__name__)
 
 
 def resident(
@@ -49,6 +54,14 @@ def _on_cpu(network: nn.Module, precision: Precision) -> nn.Module:
         case "float16":
             raise EnsembleError("precision float16 needs a GPU; a CPU has bfloat16")
         case "bfloat16":
+            _look_for_units()
             return in_bfloat16(with_group_norm(network))
         case "float32":
             return with_group_norm(network)
+
+
+@cache
+def _look_for_units() -> None:
+    """Say, once, that a processor is slower in bfloat16 than in float32."""
+    if not any(found for name, found in torch.cpu.get_capabilities().items() if "bf16" in name):
+        _log.warning("this processor has no units for bfloat16: precision float32 is faster on it")
