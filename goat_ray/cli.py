@@ -116,6 +116,7 @@ def predict(
     postprocess: Annotated[str | None, typer.Option(help="adaptive (default), fixed, minimum or none.")] = None,
     blending: Annotated[str | None, typer.Option(help="exact (default) or nnunet.")] = None,
     mirroring: Annotated[bool | None, typer.Option(help="Average over mirrored inputs (8x the work).")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 (default), bfloat16, or float16 on a GPU.")] = None,
     save_probabilities: Annotated[
         bool | None, typer.Option("--save-probabilities", help="Also write P(ET), P(TC) and P(WT) of each case.")
     ] = None,
@@ -147,6 +148,7 @@ def predict(
         "decode": decode,
         "blending": blending,
         "mirroring": mirroring,
+        "precision": precision,
         "save_probabilities": save_probabilities,
         "postprocess": {"method": postprocess} if postprocess else None,
         "device": device,

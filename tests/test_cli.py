@@ -91,6 +91,7 @@ def test_a_program_gets_events_on_stdout_and_nothing_else(tmp_path: Path) -> Non
         (["predict", "empty", "--ensemble", "ENSEMBLE", "--out", "run"], "empty"),
         (["predict", "cohort", "--ensemble", "ENSEMBLE", "--out", "run", "--members", "Label"], "Labels"),
         (["predict", "cohort", "--ensemble", "ENSEMBLE", "--out", "run", "--decode", "best"], "majority"),
+        (["predict", "cohort", "--ensemble", "ENSEMBLE", "--out", "run", "--precision", "half"], "bfloat16"),
         (["predict", "cohort", "--ensemble", "ENSEMBLE"], "out: field required"),
         (["predict", "cohort", "--ensemble", "ENSEMBLE", "--out", "/proc/run"], "/proc/run"),
         (["predict", "ftp://host/cohort", "--ensemble", "ENSEMBLE", "--out", "run"], "ftp://"),
