@@ -201,7 +201,7 @@ def prepared(member: Any, mode: Mode) -> Any:
     if mode.is_channels_last:
         network = network.to(memory_format=torch.channels_last_3d)
         network.register_forward_pre_hook(lambda _, windows: (windows[0].to(memory_format=torch.channels_last_3d),))
-    return torch.compile(network, dynamic=False) if mode.is_compiled else network
+    return torch.compile(network, dynamic=False, options={"freezing": True}) if mode.is_compiled else network
 
 
 def probabilities(member: Any, network: Any, image: np.ndarray, batch: int) -> Any:
