@@ -26,6 +26,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from benchmarks._processes import as_a_worker
 from benchmarks._record import record
 from goat_ray.cases import Case, discover
 from goat_ray.config import PostprocessConfig, S3Config
@@ -113,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two phantoms, one call each")
     arguments = parser.parse_args()
+    as_a_worker()
     load = [round(value, 2) for value in os.getloadavg()]
     with tempfile.TemporaryDirectory() as folder:
         heads = phantoms(2 if arguments.quick else len(TUMOURS))

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from benchmarks._processes import as_a_worker
 from benchmarks._record import record
 from goat_ray.cases import Case, discover
 from goat_ray.demo.losses import dice_and_cross_entropy, region_dice_and_cross_entropy
@@ -83,8 +84,7 @@ TWINS = (
 
 def main() -> None:
     started = time.perf_counter()
-    # Without these, returning every activation to the system takes a third of the time.
-    os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+    as_a_worker()
     # One thread each: bits depend on the number of threads.
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         rows = list(pool.map(measure, TWINS))
