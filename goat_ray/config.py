@@ -114,6 +114,9 @@ class RunConfig(JobConfig):
     precision: Precision = Field(
         "float32", description="of the networks; bfloat16, or float16 on a GPU, is faster and changes some labels"
     )
+    compiled: bool = Field(
+        False, description="compile the networks on CPUs: a little faster, once half a minute for each has passed"
+    )
     postprocess: PostprocessConfig = PostprocessConfig()
 
     thumbnails: bool = Field(True, description="draw a small picture of each case")
@@ -144,6 +147,7 @@ class RunConfig(JobConfig):
             "blending": self.blending,
             "mirroring": self.mirroring,
             "precision": self.precision,
+            "compiled": self.compiled,
             "suffixes": self.suffixes,
             "channels": self.channels,
             "postprocess": self.postprocess.model_dump(),

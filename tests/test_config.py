@@ -58,7 +58,13 @@ def test_the_run_id_follows_results_and_not_scale() -> None:
         update={"workers": 8, "threads": 3, "out": "elsewhere", "limit": 5, "windows_per_batch": 2}
     )
     assert run_id_of(same.fingerprint("abc", SPEC)) == run_id
-    for change in ({"decode": "argmax"}, {"blending": "nnunet"}, {"mirroring": True}, {"suffixes": {"t1": "t1n"}}):
+    for change in (
+        {"decode": "argmax"},
+        {"blending": "nnunet"},
+        {"mirroring": True},
+        {"compiled": True},
+        {"suffixes": {"t1": "t1n"}},
+    ):
         assert run_id_of(config.model_copy(update=change).fingerprint("abc", SPEC)) != run_id
     assert run_id_of(config.fingerprint("other weights", SPEC)) != run_id
     assert run_id_of(config.fingerprint("abc", {"brats2023-gli": "another hash"})) != run_id

@@ -2,6 +2,7 @@
 
 import logging
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from goat_ray.members.ensemble import Member, load_network
 from goat_ray.members.gpu_form import GpuForm, with_fused_norms
 from goat_ray.members.graphs import Graphed, GraphPool
 from goat_ray.members.kernels import in_bfloat16, with_group_norm
+from goat_ray.members.mamba import Mamba
 from goat_ray.members.preprocess import preprocessing_problem
 from goat_ray.members.recovery import first_line
 
@@ -47,6 +49,33 @@ def resident(
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises the latter
         reason = f"cannot be put on {device}: {first_line(error)}"
         raise EnsembleError(f"member {member.code} {reason}") from error
+
+
+def compiled(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network as machine code, made at its first pass; Mamba stays as it is, a loop that would take minutes.
+
+    Raises:
+        EnsembleError: the device is no CPU, or there is nothing to compile with.
+    """
+    if device.type != "cpu":
+        raise EnsembleError(f"compiled networks are for CPUs, and this one is for {device}")
+    _try_to_compile()
+    for layer in network.modules():
+        if isinstance(layer, Mamba):
+            leave: Any = torch.compiler.disable
+            layer.forward = leave(layer.forward)  # type: ignore[method-assign]
+    frozen: Any = torch.compile(network, dynamic=False, options={"freezing": True})
+    return frozen  # type: ignore[no-any-return]
+
+
+@cache
+def _try_to_compile() -> None:
+    try:
+        with torch.inference_mode():
+            torch.compile(torch.exp, dynamic=False)(torch.zeros(1))
+    except Exception as error:  # torch raises all kinds where it finds no compiler
+        reason = f"{first_line(error)}; a C++ compiler is needed on every node"
+        raise EnsembleError(f"networks cannot be compiled here: {reason}") from error
 
 
 def _on_cpu(network: nn.Module, precision: Precision) -> nn.Module:

@@ -17,7 +17,7 @@ from goat_ray.labels import LabelScheme
 from goat_ray.members.agreement import BitSets, agreement, bit_sets
 from goat_ray.members.blending import Recipe, Tiling, blend, tile
 from goat_ray.members.ensemble import Ensemble, Member, check_members
-from goat_ray.members.forms import resident
+from goat_ray.members.forms import compiled, resident
 from goat_ray.members.graphs import GraphPool
 from goat_ray.members.kernels import cpu_batch
 from goat_ray.members.merge import Rule, canonical_probabilities, confidence, decode, quantised_regions
@@ -34,7 +34,7 @@ _PIECE_VOXELS = 2**20
 
 @dataclass(frozen=True, slots=True)
 class PredictorSettings:
-    """How to predict. Only `blending`, `decode`, `mirroring` and `precision` can change a label.
+    """How to predict. Only `blending`, `decode`, `mirroring`, `precision` and `compiled` can change a label.
 
     Attributes:
         blending: how overlapping windows are weighed and summed.
@@ -46,6 +46,7 @@ class PredictorSettings:
         threads: CPU threads of torch in this process; None leaves them as they are.
         precision: of the forward passes. On a GPU the halves run in a form of their own, see `gpu_form`, from CUDA
             graphs, and float32 is that, not TF32; a CPU has bfloat16 only, see `kernels.in_bfloat16`.
+        compiled: whether the networks are compiled, on a CPU; see `forms.compiled`.
         keep_probabilities: return the merged probabilities too.
     """
 
@@ -56,6 +57,7 @@ class PredictorSettings:
     device: str = "cpu"
     threads: int | None = None
     precision: Precision = "float32"
+    compiled: bool = False
     keep_probabilities: bool = False
 
 
@@ -135,7 +137,8 @@ class Predictor:
     def _network(self, member: Member) -> nn.Module:
         settings = self._settings
         plain = settings.precision == "float32" and settings.blending == "nnunet"
-        return resident(member, self._device, settings.precision, self._graphs, plain=plain)
+        network = resident(member, self._device, settings.precision, self._graphs, plain=plain)
+        return compiled(network, self._device) if settings.compiled else network
 
     def _ladder_of(self, member: Member) -> Ladder:
         windows = self._settings.windows_per_batch

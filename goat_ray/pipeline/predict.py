@@ -93,6 +93,8 @@ def place_members(config: RunConfig, ensemble: Ensemble) -> Placement:
     placement = plan_placement(cluster, needs, canvas_bytes(_LARGEST_CROP), wishes)
     if placement.device == "cpu" and config.precision == "float16":
         raise ConfigError("precision float16 needs a GPU; on CPUs the fast one is bfloat16")
+    if placement.device != "cpu" and config.compiled:
+        raise ConfigError("compiled networks are for CPUs; on a GPU use --precision float16, which has graphs")
     return placement
 
 
@@ -201,6 +203,7 @@ def stages_of(prediction: Prediction, device: str, threads: int, worker: type[Pr
         decode=config.decode,
         mirroring=config.mirroring,
         precision=config.precision,
+        compiled=config.compiled,
         windows_per_batch=config.windows_per_batch,
         save_probabilities=config.save_probabilities,
         device=device,

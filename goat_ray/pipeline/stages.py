@@ -109,6 +109,7 @@ class PredictSettings:
     decode: Decode
     mirroring: bool
     precision: Precision
+    compiled: bool
     windows_per_batch: int
     save_probabilities: bool
     device: str
@@ -141,6 +142,7 @@ class Predict:
                 decode=settings.decode,
                 mirroring=settings.mirroring,
                 precision=settings.precision,
+                compiled=settings.compiled,
                 windows_per_batch=settings.windows_per_batch,
                 device=settings.device,
                 threads=settings.threads,

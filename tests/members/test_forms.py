@@ -1,4 +1,7 @@
+import copy
 import logging
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,8 @@ from torch import nn
 
 from goat_ray.errors import EnsembleError
 from goat_ray.members import forms
+from goat_ray.members.networks import build_network, initialize_weights
+from tests.members.test_networks import TINY
 from tests.members.test_predictor import member
 
 CPU = torch.device("cpu")
@@ -45,3 +50,33 @@ def test_a_processor_that_is_slow_in_bfloat16_is_told_once(network, monkeypatch,
     assert [record.message for record in caplog.records] == [
         "this processor has no units for bfloat16: precision float32 is faster on it"
     ] * warnings
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler raises its own
+@pytest.mark.parametrize("family", ["residual_encoder", "umamba_bot"])
+def test_a_compiled_network_gives_the_same_labels(family):
+    torch.manual_seed(0)
+    plain = build_network(replace(TINY, family=family), 4, 4).eval()
+    initialize_weights(plain)
+    fast = forms.compiled(copy.deepcopy(plain), CPU)
+    windows = torch.randn(2, 4, 16, 16, 16)
+    with torch.inference_mode():
+        expected, logits = plain(windows), fast(windows)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(logits.argmax(1), expected.argmax(1))
+
+
+def test_networks_for_a_gpu_are_not_compiled():
+    with pytest.raises(EnsembleError, match="for CPUs, and this one is for cuda"):
+        forms.compiled(nn.Identity(), torch.device("cuda:0"))
+
+
+def test_a_machine_without_a_compiler_is_told_what_it_lacks(monkeypatch):
+    def fail(*_args, **_options):
+        raise RuntimeError("InvalidCxxCompiler\nand more")
+
+    forms._try_to_compile.cache_clear()
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(EnsembleError, match="InvalidCxxCompiler; a C\\+\\+ compiler is needed on every node"):
+        forms.compiled(nn.Identity(), CPU)
