@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from benchmarks.cpu_cost import REAL_SHAPE, phantoms
 from goat_ray.demo.phantoms import make_phantom
 from goat_ray.demo.recipes import RECIPES, Recipe, old_plans, residual_plans
-from goat_ray.imaging.geometry import brain_mask_box, to_network_axes
-from goat_ray.labels import LabelMap, region_mask
+from goat_ray.demo.train import example_of
+from goat_ray.labels import MODALITIES, LabelMap, region_mask
 from goat_ray.members.importing import import_results
 from goat_ray.members.networks import build_network, initialize_weights
-from goat_ray.members.plans import Preprocessing, parse_plans
-from goat_ray.members.preprocess import preprocess
+from goat_ray.members.plans import Preprocessing, Triple, parse_plans
+from goat_ray.members.windows import padded_grid
 from tests.members.results import write_results_folder
 
 _FEATURES, _BLOCKS = [32, 64, 128, 256, 320, 320], [1, 3, 4, 6, 6, 6]
@@ -77,25 +77,22 @@ def fitted_network(recipe: Recipe) -> nn.Module:
     return network
 
 
-def _window_of_a_phantom(recipe: Recipe, spec: Preprocessing, patch: tuple[int, ...]) -> tuple[Tensor, LabelMap]:
+def _window_of_a_phantom(recipe: Recipe, spec: Preprocessing, patch: Triple) -> tuple[Tensor, LabelMap]:
     """The middle of a head, as a member reads it (1, c, z, y, x), and its labels (z, y, x)."""
     demo = phantoms(1, first_seed=_SEED)[0]
-    phantom = make_phantom(demo.seed, REAL_SHAPE, demo.tumour, demo.site)
-    volumes = [to_network_axes(np.rint(phantom.images[name]), phantom.affine) for name in recipe.channels]
-    mask, box = brain_mask_box(volumes)
-    crop = np.stack([volume[box.slices] for volume in volumes])
-    image = preprocess(crop, mask, (1.0, 1.0, 1.0), spec).image
-    labels = to_network_axes(phantom.labels, phantom.affine)[box.slices]
-    window = torch.from_numpy(np.stack([_middle(channel, patch) for channel in image]))[None]
-    return window, _middle(labels, patch)
+    head = example_of(make_phantom(demo.seed, REAL_SHAPE, demo.tumour, demo.site), spec)
+    channels = [_middle(head.image[MODALITIES.index(name)], patch) for name in recipe.channels]
+    return torch.from_numpy(np.stack(channels))[None], _middle(head.labels, patch)
 
 
-def _middle(volume: NDArray[Any], patch: Sequence[int]) -> NDArray[Any]:
+def _middle(volume: NDArray[Any], patch: Triple) -> NDArray[Any]:
     """A window round the middle of a volume, with zeros beyond it."""
-    short = [max(0, length - n) for n, length in zip(volume.shape, patch, strict=True)]
-    padded = np.pad(volume, [(missing // 2, missing - missing // 2) for missing in short])
-    starts = [(n - length) // 2 for n, length in zip(padded.shape, patch, strict=True)]
-    return padded[tuple(slice(start, start + length) for start, length in zip(starts, patch, strict=True))]
+    z, y, x = volume.shape
+    size, inner = padded_grid((z, y, x), patch)
+    padded = np.zeros(size, volume.dtype)
+    padded[inner] = volume
+    _, window = padded_grid(patch, size)  # which lies in the middle of what is larger
+    return padded[window]
 
 
 def _fit(features: Tensor, labels: LabelMap, is_regions: bool) -> tuple[Tensor, Tensor]:

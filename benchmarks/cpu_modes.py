@@ -27,9 +27,8 @@ from benchmarks._agreement import agreement
 from benchmarks._record import record
 from goat_ray.demo.cohort import EMBEDDED_ENSEMBLE
 from goat_ray.demo.phantoms import BENCHMARK_SEEDS, SITES, TUMOURS, make_phantom
-from goat_ray.imaging.geometry import brain_mask_box, to_network_axes
-from goat_ray.labels import MODALITIES, LabelMap
-from goat_ray.members.preprocess import preprocess
+from goat_ray.errors import EnsembleError
+from goat_ray.labels import LabelMap
 from goat_ray.pipeline.memory import KEPT_MEMORY
 
 REAL_SHAPE = (240, 240, 155)
@@ -142,7 +141,7 @@ def measured(mode: Mode, codes: tuple[str, ...], threads: int, cases: int) -> di
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             try:
                 return pool.submit(run, mode, codes, threads, cases).result()
-            except RuntimeError as error:  # no compiler, or a network that it does not take
+            except (RuntimeError, EnsembleError) as error:  # no compiler, or a network that it does not take
                 return {"mode": mode.name, "error": str(error).splitlines()[0]}
 
 
@@ -179,11 +178,11 @@ def run(mode: Mode, codes: tuple[str, ...], threads: int, cases: int) -> dict[st
 
 def head(place: int, spec: Any) -> np.ndarray:
     """A real-size phantom as the members read it."""
+    from goat_ray.demo.train import example_of
+
     tumour, site = tuple(TUMOURS)[place % len(TUMOURS)], tuple(SITES)[place % len(SITES)]
     phantom = make_phantom(BENCHMARK_SEEDS[FIRST_SEED + place], REAL_SHAPE, tumour, site)
-    volumes = [to_network_axes(np.rint(phantom.images[name]), phantom.affine) for name in MODALITIES]
-    mask, box = brain_mask_box(volumes)
-    return preprocess(np.stack([volume[box.slices] for volume in volumes]), mask, (1.0, 1.0, 1.0), spec).image
+    return example_of(phantom, spec).image
 
 
 def prepared(member: Any, mode: Mode) -> Any:
@@ -191,6 +190,7 @@ def prepared(member: Any, mode: Mode) -> Any:
     import torch
 
     from goat_ray.members.ensemble import load_network
+    from goat_ray.members.forms import compiled
     from goat_ray.members.kernels import in_bfloat16, with_group_norm
 
     network = load_network(member)
@@ -201,7 +201,7 @@ def prepared(member: Any, mode: Mode) -> Any:
     if mode.is_channels_last:
         network = network.to(memory_format=torch.channels_last_3d)
         network.register_forward_pre_hook(lambda _, windows: (windows[0].to(memory_format=torch.channels_last_3d),))
-    return torch.compile(network, dynamic=False, options={"freezing": True}) if mode.is_compiled else network
+    return compiled(network, torch.device("cpu")) if mode.is_compiled else network
 
 
 def probabilities(member: Any, network: Any, image: np.ndarray, batch: int) -> Any:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from goat_ray.demo import losses
-from goat_ray.demo.phantoms import SITES, make_phantom
+from goat_ray.demo.phantoms import SITES, Phantom, make_phantom
 from goat_ray.demo.recipes import DATASET, RECIPES, Recipe
 from goat_ray.imaging.geometry import brain_mask_box, to_network_axes
 from goat_ray.labels import MODALITIES, REGIONS, LabelMap, region_mask
@@ -50,7 +50,7 @@ _LIMITS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """A training head: normalised (c, z, y, x) image with channels in `MODALITIES` order, (z, y, x) labels."""
+    """A head as members read it: normalised (c, z, y, x) image, channels in `MODALITIES` order, (z, y, x) labels."""
 
     image: NDArray[np.float32]
     labels: LabelMap
@@ -145,7 +145,11 @@ def _example(seed: int, spec: Preprocessing) -> Example:
     scale = rng.uniform(0.48, 1.0) if rng.random() < 0.25 else rng.uniform(0.24, 0.48)
     x, y, z = (max(24, round(scale * size)) for size in (148, 186, 152))
     tumour, site = rng.choice(_TUMOURS), rng.choice([*SITES])
-    phantom = make_phantom(seed, (x, y, z), tumour, site)
+    return example_of(make_phantom(seed, (x, y, z), tumour, site), spec)
+
+
+def example_of(phantom: Phantom, spec: Preprocessing) -> Example:
+    """A phantom cropped to its brain and preprocessed."""
     volumes = [to_network_axes(np.rint(phantom.images[name]), phantom.affine) for name in MODALITIES]
     mask, box = brain_mask_box(volumes)
     image = preprocess(np.stack([volume[box.slices] for volume in volumes]), mask, (1.0, 1.0, 1.0), spec).image

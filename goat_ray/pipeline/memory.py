@@ -9,7 +9,7 @@ KEPT_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_TH
 """Environment of a worker: what a large array took is kept for the next one.
 
 Otherwise its pages go back to the system, which zeroes new ones for the next array: half of the time of a forward pass
-on a CPU, a third of that of reading. Only the main heap can grow that far, and a thread would have one of its own.
+on a CPU (`benchmarks/cpu_modes.py`). Only the main heap can grow that far, and a thread would have one of its own.
 """
 
 
